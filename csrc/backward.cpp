@@ -1,0 +1,565 @@
+// Every sum over steps and sequences runs from the last step to the first and, within a step, from the last row to the
+// first. So the gradients depend neither on the blocks of time nor on the threads, which only divide what is summed into.
+#include "backward.hpp"
+
+#include <algorithm>
+
+#include "forward.hpp"
+
+namespace rnnkern {
+namespace {
+
+// One direction of a layer on the way back.
+template <class T>
+struct BackwardDirection {
+  BackwardPanels<T> panels;
+  const T* dhn;  // (B, O), or nullptr: zeros
+  const T* dcn;
+  const T* dlast;  // (B, dlast_stride): the gradient of each sequence's last output, or nullptr
+  int64_t dlast_stride;
+  Sequence<const T> dy;  // its columns; data nullptr: zeros
+  T* dh0;                // nullptr: not wanted
+  T* dc0;
+  const Weights<T>* dweights;  // nullptr: not wanted
+  Kept<T> kept;
+
+  // Work space. Those of a block have a row per (step, row) of the block.
+  T* dh;          // (B, O): the gradient of h, from the steps after
+  T* dc;          // (B, H)
+  T* dcell;       // (B, H): the gradient of h before its projection
+  T* dinner;      // (B, H): of two-stage cells
+  T* dgates;      // block: (slots * H)
+  T* dprojected;  // block: (O), the whole gradient of a projected h
+  T* inner;       // block: (H), what the second product multiplied
+  T* saved;       // block: the recomputed values
+  T* c;           // block: the recomputed c
+  T* x_panels;    // block, packed: x, h of the step before, inner
+  T* h_panels;
+  T* inner_panels;
+  T* dx_own;         // (total, I): where directions run at once, this one's part of dx
+  int64_t* reversed;  // 3 lists of B: sequences, and origins in x and y, from the last row to the first
+};
+
+template <class T>
+struct BackwardLayer {
+  Layer<T> forward;  // as it ran, for where things are and to recompute
+  BackwardDirection<T> direction[2];
+  Sequence<T> dx;  // data nullptr: not wanted
+  T* scratch;      // per thread: scratch_size
+  int64_t* lists;  // per thread: list_size
+  bool recompute;
+
+  int64_t block_rows() const { return forward.block_rows(); }
+  int64_t scratch_size() const { return (block_rows() * forward.shape.kernels->outer_scratch_rows + 63) / 64 * 64; }
+  int64_t list_size() const { return 2 * forward.batch->size() + 2 * block_rows(); }
+  bool concurrent() const { return forward.plan.directions > 1; }
+};
+
+template <class T>
+void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool with_weights, int threads) {
+  Layer<T>& forward = layer.forward;
+  const Shape<T>& shape = forward.shape;
+  const CellInfo& info = shape.info();
+  const int64_t batch = forward.batch->size(), rows = layer.block_rows(), units = shape.units;
+  const bool two_products = info.stages > 1 || shape.projected;
+  const auto panels_of = [&](int64_t width, bool wanted) {
+    return wanted ? arena.take<T>(rows * shape.padded(width)) : nullptr;
+  };
+  for (int64_t d = 0; d < forward.directions; ++d) {
+    BackwardDirection<T>& direction = layer.direction[d];
+    direction.panels.lay_out(arena, shape, with_dx);
+    direction.dh = arena.take<T>(batch * shape.outputs);
+    direction.dc = info.cell_state ? arena.take<T>(batch * units) : nullptr;
+    direction.dcell = shape.projected ? arena.take<T>(batch * units) : nullptr;
+    direction.dinner = info.stages > 1 ? arena.take<T>(batch * units) : nullptr;
+    direction.dgates = arena.take<T>(rows * info.slots * units);
+    direction.dprojected = shape.projected ? arena.take<T>(rows * shape.outputs) : nullptr;
+    direction.inner = two_products ? arena.take<T>(rows * units) : nullptr;
+    direction.saved = layer.recompute ? arena.take<T>(rows * info.saved * units) : nullptr;
+    direction.c = layer.recompute && info.cell_state ? arena.take<T>(rows * units) : nullptr;
+    direction.x_panels = panels_of(shape.inputs, with_weights);
+    direction.h_panels = panels_of(shape.outputs, with_weights);
+    direction.inner_panels = panels_of(units, with_weights && two_products);
+    direction.dx_own = with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
+    direction.reversed = arena.take<int64_t>(3 * batch);
+    if (layer.recompute) forward.direction[d].panels.lay_out(arena, shape);
+  }
+  if (layer.recompute)
+    lay_out_work(arena, forward, threads);
+  else
+    forward.row_lists = arena.take<int64_t>(threads * forward.row_list_size());
+  layer.scratch = with_weights ? arena.take<T>(threads * layer.scratch_size()) : nullptr;
+  layer.lists = arena.take<int64_t>(threads * layer.list_size());
+}
+
+template <class T>
+Rows<const T> read(Rows<T> rows) {
+  return {rows.base, rows.stride, rows.index};
+}
+
+// One thread's part of one direction.
+template <class T>
+class BackwardRunner {
+ public:
+  BackwardRunner(const BackwardLayer<T>& layer, const Worker& worker, int64_t d, int thread)
+      : layer_(layer),
+        worker_(worker),
+        direction_(layer.direction[d]),
+        shape_(layer.forward.shape),
+        batch_(*layer.forward.batch),
+        d_(d),
+        forward_(layer.forward, worker, d, layer.forward.row_lists + thread * layer.forward.row_list_size()),
+        scratch_(layer.scratch ? layer.scratch + thread * layer.scratch_size() : nullptr) {
+    int64_t* lists = layer.lists + thread * layer.list_size();
+    dy_origin_ = origins(direction_.dy, lists);
+    dx_origin_ = origins(layer.dx, lists + batch_.size());
+    block_rows_ = lists + 2 * batch_.size();
+    block_dx_ = block_rows_ + layer.block_rows();
+  }
+
+  void run() {
+    start();
+    const int64_t blocks = layer_.forward.blocks(), block_steps = layer_.forward.block_steps();
+    if (blocks == 0) zero_weights();
+    for (int64_t block = blocks - 1; block >= 0; --block) {
+      first_ = block * block_steps;
+      last_ = std::min(batch_.steps(), first_ + block_steps);
+      kept_ = direction_.kept;
+      if (layer_.recompute) recompute(block);
+      for (int64_t step = last_ - 1; step >= first_; --step) back(step);
+      worker_.wait_crew();
+      if (layer_.dx.data) input_gradient();
+      if (direction_.dweights) weight_gradients(block == blocks - 1);
+      worker_.wait_crew();
+    }
+    finish();
+  }
+
+ private:
+  const CellInfo& info() const { return shape_.info(); }
+  int64_t block_row(int64_t step) const { return batch_.first(step) - batch_.first(first_); }
+  const OwnRows& own() const { return forward_.own(); }
+
+  template <class U>
+  const int64_t* origins(const Sequence<U>& sequence, int64_t* list) const {
+    for (int64_t i = 0; i < own().size(); ++i) list[i] = origin_of(sequence, batch_, own().rows()[i], d_ == 1);
+    return list;
+  }
+  // Rows of a work space with a row per row of the batch, and per row of the block.
+  Rows<T> by_row(T* base, int64_t width) const { return {base, width, own().rows()}; }
+  Rows<T> in_block(T* base, int64_t width, int64_t step) const {
+    return {base ? base + block_row(step) * width : nullptr, width, own().rows()};
+  }
+
+  // The gradients of the last state.
+  void start() {
+    const Range outputs = forward_.output_columns(), units = forward_.unit_columns();
+    for (int64_t i = 0; i < own().size(); ++i) {
+      const int64_t row = own().rows()[i], sequence = own().sequences()[i];
+      for (int64_t j = outputs.first; j < outputs.last; ++j) {
+        T value = direction_.dhn ? direction_.dhn[sequence * shape_.outputs + j] : T(0);
+        if (direction_.dlast) value += direction_.dlast[sequence * direction_.dlast_stride + j];
+        direction_.dh[row * shape_.outputs + j] = value;
+      }
+      if (direction_.dc)
+        for (int64_t j = units.first; j < units.last; ++j)
+          direction_.dc[row * shape_.units + j] = direction_.dcn ? direction_.dcn[sequence * shape_.units + j] : T(0);
+    }
+    if (worker_.rank() == 0) {
+      const Layer<T>& forward = layer_.forward;
+      for (int64_t i = 0; i < batch_.size(); ++i) {
+        const int64_t row = batch_.size() - 1 - i;
+        direction_.reversed[i] = batch_.sequence(row);
+        direction_.reversed[batch_.size() + i] = origin_of(forward.x, batch_, row, d_ == 1);
+        direction_.reversed[2 * batch_.size() + i] = origin_of(forward.direction[d_].y, batch_, row, d_ == 1);
+      }
+    }
+    worker_.wait_crew();
+  }
+
+  void finish() const {
+    const Range outputs = forward_.output_columns(), units = forward_.unit_columns();
+    for (int64_t i = 0; i < own().size(); ++i) {
+      const int64_t row = own().rows()[i], sequence = own().sequences()[i];
+      const auto copy = [&](const T* from, Range columns, int64_t width, T* to) {
+        if (to) std::copy(from + row * width + columns.first, from + row * width + columns.last, to + sequence * width + columns.first);
+      };
+      copy(direction_.dh, outputs, shape_.outputs, direction_.dh0);
+      copy(direction_.dc, units, shape_.units, direction_.dc0);
+    }
+  }
+
+  // The block once more, from c at its start, with everything kept.
+  void recompute(int64_t block) {
+    kept_.saved = direction_.saved;
+    kept_.c = direction_.c;
+    kept_.origin = first_;
+    forward_.run(first_, last_, c_at_start(block), kept_);
+    worker_.wait_group();
+  }
+  Rows<const T> c_at_start(int64_t block) const {
+    if (!direction_.kept.c_start) return {nullptr, 0, nullptr};
+    return {direction_.kept.c_start + block * batch_.size() * shape_.units, shape_.units, own().rows()};
+  }
+
+  Rows<const T> c_at(int64_t step) const {
+    if (!info().cell_state) return {nullptr, 0, nullptr};
+    if (step < 0) return forward_.c_initial();
+    if (step < kept_.origin) return c_at_start(first_ / layer_.forward.block_steps());
+    return {kept_.c + (batch_.first(step) - batch_.first(kept_.origin)) * shape_.units, shape_.units, own().rows()};
+  }
+
+  // One step: the cell's gradient, then what reaches h of the step before.
+  void back(int64_t step) const {
+    const int64_t rows = own().active(step), units = shape_.units, outputs = shape_.outputs;
+    const Rows<T> dh = by_row(direction_.dh, outputs), dgates = in_block(direction_.dgates, info().slots * units, step);
+    const Rows<const T> dy{direction_.dy.data + (d_ == 1 ? -step : step) * direction_.dy.stride_t, 1, dy_origin_};
+    const Rows<const T> no_dy{nullptr, 0, nullptr};
+
+    StepBackward<T> args;
+    args.rows = rows;
+    args.first_panel = forward_.units().first;
+    args.panels = forward_.units().size();
+    args.units = units;
+    args.params = direction_.panels.params;
+    args.params_stride = shape_.padded(units);
+    args.h_previous = forward_.h_at(step - 1);
+    args.h = forward_.h_at(step);
+    args.c_previous = c_at(step - 1);
+    args.c = c_at(step);
+    args.saved = {kept_.saved ? kept_.saved + (batch_.first(step) - batch_.first(kept_.origin)) * info().saved * units : nullptr,
+                  info().saved * units, own().rows()};
+    args.dy = direction_.dy.data && !shape_.projected ? dy : no_dy;
+    args.dh = dh;
+    args.dc = by_row(direction_.dc, units);
+    args.dgates = dgates;
+    args.dinner = read(by_row(direction_.dinner, units));
+    args.inner = in_block(direction_.inner, units, step);
+    args.options = &layer_.forward.direction[d_].options;
+    if (shape_.projected) {
+      args.dh = by_row(direction_.dcell, units);
+      project_back(rows, step, dy);
+    }
+
+    if (info().stages > 1) {
+      shape_.cell->backward[1](args);
+      worker_.wait_group();
+      product(rows, dgates, 1, forward_.units(), by_row(direction_.dinner, units), false);
+    }
+    shape_.cell->backward[0](args);
+    worker_.wait_group();
+    product(rows, dgates, 0, forward_.outputs(), dh, !shape_.projected);
+  }
+
+  // out (+)= the gradients of a stage's gates times their recurrent weights.
+  void product(int64_t rows, Rows<T> dgates, int stage, Range panels, Rows<T> out, bool add) const {
+    const StageInfo& s = info().stage[stage];
+    const Rows<const T> factors{dgates.base + s.first_slot * shape_.units, dgates.stride, dgates.index};
+    shape_.kernels->linear({rows, s.gates * shape_.units, panels.first, panels.size(), shape_.stage_depth(stage), factors,
+                            direction_.panels.recurrent[stage], out, add});
+  }
+
+  // The gradient of h before its projection.
+  void project_back(int64_t rows, int64_t step, Rows<const T> dy) const {
+    const Range columns = forward_.output_columns();
+    const Rows<T> total = in_block(direction_.dprojected, shape_.outputs, step);
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t row = own().rows()[i];
+      const T* from = direction_.dh + row * shape_.outputs;
+      for (int64_t j = columns.first; j < columns.last; ++j)
+        total.base[row * shape_.outputs + j] = from[j] + (direction_.dy.data ? dy.base[dy.index[i] + j] : T(0));
+    }
+    worker_.wait_group();
+    shape_.kernels->linear({rows, shape_.outputs, forward_.units().first, forward_.units().size(), shape_.units, read(total),
+                            direction_.panels.projection, by_row(direction_.dcell, shape_.units), false});
+  }
+
+  // dx of the block, this thread's rows and columns.
+  void input_gradient() const {
+    const int64_t inputs = shape_.inputs, stride = info().slots * shape_.units;
+    const Range panels = share(shape_.panels(inputs), worker_.units, worker_.unit);
+    int64_t rows = 0;
+    for (int64_t step = first_; step < last_; ++step)
+      for (int64_t i = 0; i < own().active(step); ++i, ++rows) {
+        const int64_t row = block_row(step) + own().rows()[i];
+        block_rows_[rows] = row * stride;
+        block_dx_[rows] = direction_.dx_own ? (batch_.first(first_) + row) * inputs
+                                            : dx_origin_[i] + (d_ == 1 ? -step : step) * layer_.dx.stride_t;
+      }
+    const Rows<T> out{direction_.dx_own ? direction_.dx_own : layer_.dx.data, 1, block_dx_};
+    shape_.kernels->linear({rows, info().gates * shape_.units, panels.first, panels.size(), inputs,
+                            {direction_.dgates, 1, block_rows_}, direction_.panels.input, out, d_ == 1 && !direction_.dx_own});
+  }
+
+  // The other factors of the weight gradients, packed: a step each to the threads of the crew.
+  void pack_factors() const {
+    const int64_t rows = block_row(last_), batch = batch_.size();
+    for (int64_t step = last_ - 1 - worker_.rank(); step >= first_; step -= worker_.crew()) {
+      const int64_t active = batch_.active(step), skip = batch - active, depth = rows - block_row(step + 1);
+      const int64_t* list = direction_.reversed + skip;
+      const auto pack = [&](Rows<const T> from, int64_t width, T* to) {
+        shape_.kernels->pack_rows({from, active, width, depth, rows, 0, shape_.panels(width), to});
+      };
+      const Layer<T>& forward = layer_.forward;
+      const Direction<T>& direction = forward.direction[d_];
+      const int64_t sign = d_ == 1 ? -1 : 1;
+      pack({forward.x.data + sign * step * forward.x.stride_t, 1, list + batch}, shape_.inputs, direction_.x_panels);
+      if (step > 0)
+        pack({direction.y.data + sign * (step - 1) * direction.y.stride_t, 1, list + 2 * batch}, shape_.outputs,
+             direction_.h_panels);
+      else if (direction.h0)
+        pack({direction.h0, shape_.outputs, list}, shape_.outputs, direction_.h_panels);
+      else
+        pack({forward.zeros, 0, nullptr}, shape_.outputs, direction_.h_panels);
+      if (direction_.inner_panels)
+        pack({direction_.inner + (block_row(step + 1) - 1) * shape_.units, -shape_.units, nullptr}, shape_.units,
+             direction_.inner_panels);
+    }
+    worker_.wait_crew();
+  }
+
+  void weight_gradients(bool first) const {
+    pack_factors();
+    const Weights<T>& out = *direction_.dweights;
+    const int64_t units = shape_.units, rows = block_row(last_), stride = info().slots * units;
+    const T* last_row = direction_.dgates + (rows - 1) * stride;
+    // This thread's rows of out (count, width) = a^T b.
+    const auto outer = [&](const T* a, int64_t a_stride, int64_t count, const T* b, int64_t width, T* to) {
+      const Range own = share(count, worker_.crew(), worker_.rank(), shape_.kernels->outer_scratch_rows);
+      shape_.kernels->outer({own.size(), width, rows, a + own.first, -a_stride, b, to + own.first * width, width, !first, scratch_});
+    };
+    const auto sum = [&](int64_t slot, T* to) {
+      const Range own = share(units, worker_.crew(), worker_.rank(), shape_.lanes());
+      shape_.kernels->column_sum({rows, own.size(), {last_row + slot * units + own.first, -stride, nullptr}, {nullptr, 0, nullptr},
+                                  to + own.first, !first});
+    };
+    for (int slot = 0; slot < info().gates; ++slot) {
+      const int64_t gate_row = info().slot_gate[slot] * units;
+      outer(last_row + slot * units, stride, units, direction_.x_panels, shape_.inputs, out.ih + gate_row * shape_.inputs);
+      if (out.bias_ih) sum(slot, out.bias_ih + gate_row);
+    }
+    for (int stage = 0; stage < info().stages; ++stage) {
+      const StageInfo& s = info().stage[stage];
+      const int64_t width = shape_.stage_depth(stage);
+      const T* factors = stage == 0 ? direction_.h_panels : direction_.inner_panels;
+      for (int gate = 0; gate < s.gates; ++gate) {
+        const int64_t slot = s.first_slot + gate, gate_row = (s.first_gate + gate) * units;
+        outer(last_row + slot * units, stride, units, factors, width, out.hh + gate_row * width);
+        if (out.bias_hh) sum(slot, out.bias_hh + gate_row);
+      }
+    }
+    if (out.hr)
+      outer(direction_.dprojected + (rows - 1) * shape_.outputs, shape_.outputs, shape_.outputs, direction_.inner_panels,
+            units, out.hr);
+    if (out.peephole) peephole_gradients(first, out.peephole);
+  }
+
+  // i and f saw c of the step before, o the new one.
+  void peephole_gradients(bool first, T* out) const {
+    const int64_t units = shape_.units, stride = info().slots * units;
+    const Range own = share(units, worker_.crew(), worker_.rank(), shape_.lanes());
+    constexpr int slots[] = {0, 1, 3};
+    for (int64_t step = last_ - 1; step >= first_; --step) {
+      const int64_t active = batch_.active(step);
+      for (int peephole = 0; peephole < 3; ++peephole) {
+        const T* a = direction_.dgates + (block_row(step + 1) - 1) * stride + slots[peephole] * units + own.first;
+        shape_.kernels->column_sum({active, own.size(), {a, -stride, nullptr}, reversed_c(peephole == 2 ? step : step - 1, active, own.first),
+                                    out + peephole * units + own.first, !(first && step == last_ - 1)});
+      }
+    }
+  }
+  // c after a step, the last of `active` rows first.
+  Rows<const T> reversed_c(int64_t step, int64_t active, int64_t column) const {
+    const int64_t units = shape_.units;
+    const Direction<T>& direction = layer_.forward.direction[d_];
+    if (step < 0 && !direction.c0) return {layer_.forward.zeros, 0, nullptr};
+    if (step < 0) return {direction.c0 + column, units, direction_.reversed + batch_.size() - active};
+    const Rows<const T> rows = c_at(step);
+    return {rows.base + (active - 1) * units + column, -units, nullptr};
+  }
+
+  // No steps, no gradients.
+  void zero_weights() const {
+    if (!direction_.dweights || worker_.rank() != 0) return;
+    const Weights<T>& out = *direction_.dweights;
+    const int64_t rows = info().gates * shape_.units;
+    const auto zero = [](T* array, int64_t count) {
+      if (array) std::fill_n(array, count, T(0));
+    };
+    zero(out.ih, rows * shape_.inputs);
+    zero(out.hh, rows * shape_.outputs);
+    zero(out.bias_ih, rows);
+    zero(out.bias_hh, rows);
+    zero(out.peephole, 3 * shape_.units);
+    zero(out.hr, shape_.outputs * shape_.units);
+  }
+
+  const BackwardLayer<T>& layer_;
+  const Worker& worker_;
+  const BackwardDirection<T>& direction_;
+  const Shape<T>& shape_;
+  const Batch& batch_;
+  const int64_t d_;
+  const Runner<T> forward_;
+  T* scratch_;
+  const int64_t* dy_origin_;
+  const int64_t* dx_origin_;
+  int64_t* block_rows_;  // of the gradients of the gates, and of dx, by (step, own row) of the block
+  int64_t* block_dx_;
+  int64_t first_ = 0, last_ = 0;  // the block
+  Kept<T> kept_;
+};
+
+// A whole network's way back.
+template <class T>
+class BackwardNetwork {
+ public:
+  BackwardNetwork(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
+                  const BackwardCall<T>& call, const CellOptions* options)
+      : spec_(spec), weights_(weights), tape_(tape), call_(call) {
+    for (int64_t l = 0; l < spec.num_layers; ++l) {
+      layers_.push_back({{Shape<T>(spec, table, l), &tape.batch, {}, spec.num_directions, {}, {}, nullptr, nullptr, nullptr},
+                         {}, {}, nullptr, nullptr, tape.recompute});
+      for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].forward.direction[d].options = options[d];
+    }
+  }
+
+  void run(const Problem& problem, int threads) {
+    const Plan wanted = make_plan(problem, threads);
+    const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
+    const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
+    std::fill_n(zeros_, zero_count(), T(0));
+    run_team(
+        wanted.threads(),
+        [&](int team) {
+          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem, team);
+          for (BackwardLayer<T>& layer : layers_)
+            layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units, tape_.block_steps};
+        },
+        [&](int thread, int team) { work(thread, team, barriers[0]); });
+  }
+
+ private:
+  int64_t width() const { return spec_.num_directions * spec_.output_size(); }
+  int64_t zero_count() const { return std::max({spec_.hidden_size, spec_.input_size, width()}); }
+
+  void lay_out(Arena& arena, const Plan& plan, Barrier* barriers) {
+    const ForwardCall<T>& call = call_.forward;
+    zeros_ = arena.take<T>(zero_count());
+    // The gradients between the layers, in two arrays by turns.
+    T* between[2] = {nullptr, nullptr};
+    for (int64_t i = 0; i < std::min<int64_t>(2, spec_.num_layers - 1); ++i)
+      between[i] = arena.take<T>(call.steps * call.batch * width());
+    for (int64_t l = 0; l < spec_.num_layers; ++l)
+      layers_[l].dx = l == 0 ? call_.dx : Sequence<T>{between[l % 2], call.batch * width(), width()};
+    for (int64_t l = 0; l < spec_.num_layers; ++l) lay_out_layer(arena, l, plan, barriers);
+  }
+
+  void lay_out_layer(Arena& arena, int64_t l, const Plan& plan, Barrier* barriers) {
+    const ForwardCall<T>& call = call_.forward;
+    BackwardLayer<T>& layer = layers_[l];
+    Layer<T>& forward = layer.forward;
+    const bool last = l == spec_.num_layers - 1;
+    forward.plan = {plan.directions, plan.rows, plan.units, tape_.block_steps};
+    forward.zeros = zeros_;
+    forward.barriers = barriers;
+    const Sequence<T>& inner = tape_.inputs[l];
+    forward.x = l == 0 ? call.x : Sequence<const T>{inner.data, inner.stride_t, inner.stride_b};
+    const Sequence<T> y = tape_.outputs[l].data ? tape_.outputs[l] : call.y;
+    const int64_t outputs = spec_.output_size();
+    for (int64_t d = 0; d < spec_.num_directions; ++d) {
+      const int64_t part = l * spec_.num_directions + d, states = part * call.batch;
+      const auto at = [&](auto* base, int64_t size) { return base ? base + states * size : nullptr; };
+      Direction<T>& direction = forward.direction[d];
+      direction.h0 = at(call.h0, outputs);
+      direction.c0 = at(call.c0, spec_.hidden_size);
+      direction.y = {y.data + d * outputs, y.stride_t, y.stride_b};
+      BackwardDirection<T>& back = layer.direction[d];
+      back.dhn = at(call_.dhn, outputs);
+      back.dcn = at(call_.dcn, spec_.hidden_size);
+      back.dh0 = at(call_.dh0, outputs);
+      back.dc0 = at(call_.dc0, spec_.hidden_size);
+      back.dweights = call_.dweights ? call_.dweights + part : nullptr;
+      back.kept = tape_.kept[part];
+      const bool sequence = call.return_sequence;
+      back.dlast = last && !sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr;
+      back.dlast_stride = call_.dy.stride_b;
+      if (!last)
+        back.dy = {layers_[l + 1].dx.data ? layers_[l + 1].dx.data + d * outputs : nullptr, call.batch * width(), width()};
+      else
+        back.dy = {sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr, call_.dy.stride_t, call_.dy.stride_b};
+    }
+    lay_out_backward(arena, layer, l > 0 || call_.dx.data, call_.dweights != nullptr, plan.threads());
+  }
+
+  void work(int thread, int team, Barrier& all) const {
+    for (int64_t l = spec_.num_layers - 1; l >= 0; --l) {
+      const BackwardLayer<T>& layer = layers_[l];
+      for (int64_t d = 0; d < spec_.num_directions; ++d) {
+        const Weights<const T>& weights = weights_[l * spec_.num_directions + d];
+        layer.direction[d].panels.pack(layer.forward.shape, weights, zeros_, thread, team);
+        if (layer.recompute) layer.forward.direction[d].panels.pack(layer.forward.shape, weights, thread, team);
+      }
+      all.wait(team);
+      run_layer(layer, thread);
+      all.wait(team);
+      if (layer.dx.data) finish_dx(l, thread, team);
+      all.wait(team);
+    }
+  }
+
+  static void run_layer(const BackwardLayer<T>& layer, int thread) {
+    Worker worker;
+    if (!assign(layer.forward.plan, layer.forward.directions, thread, layer.forward.barriers, &worker)) return;
+    for (int64_t d = worker.first_direction; d < worker.last_direction; ++d)
+      BackwardRunner<T>(layer, worker, d, thread).run();
+  }
+
+  // Adds the reverse direction's part, applies the dropout mask, and clears the user's dx after each sequence's end.
+  void finish_dx(int64_t l, int thread, int team) const {
+    const BackwardLayer<T>& layer = layers_[l];
+    const Batch& batch = tape_.batch;
+    const ForwardCall<T>& call = call_.forward;
+    const int64_t inputs = layer.forward.shape.inputs;
+    const T* other = layer.direction[1].dx_own;
+    const T* mask = l > 0 && call.masks ? call.masks[l - 1] : nullptr;
+    const Range own = share(call.batch, team, thread);
+    for (int64_t row = own.first; row < own.last; ++row) {
+      const int64_t b = batch.sequence(row), length = batch.length(row);
+      for (int64_t t = 0; t < length; ++t) {
+        T* dx = layer.dx.data + t * layer.dx.stride_t + b * layer.dx.stride_b;
+        if (other) {
+          const T* from = other + (batch.first(length - 1 - t) + row) * inputs;
+          for (int64_t i = 0; i < inputs; ++i) dx[i] += from[i];
+        }
+        if (mask)
+          for (int64_t i = 0; i < inputs; ++i) dx[i] *= mask[(t * call.batch + b) * inputs + i];
+      }
+      if (l == 0)
+        for (int64_t t = length; t < call.steps; ++t)
+          std::fill_n(layer.dx.data + t * layer.dx.stride_t + b * layer.dx.stride_b, inputs, T(0));
+    }
+  }
+
+  const Spec& spec_;
+  const Weights<const T>* weights_;
+  const Tape<T>& tape_;
+  const BackwardCall<T>& call_;
+  std::vector<BackwardLayer<T>> layers_;
+  T* zeros_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+void run_backward(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
+                  const BackwardCall<T>& call, const CellOptions* options, const Problem& problem, int threads) {
+  BackwardNetwork<T>(spec, table, weights, tape, call, options).run(problem, threads);
+}
+
+template void run_backward(const Spec&, const KernelTable&, const Weights<const float>*, const Tape<float>&,
+                           const BackwardCall<float>&, const CellOptions*, const Problem&, int);
+template void run_backward(const Spec&, const KernelTable&, const Weights<const double>*, const Tape<double>&,
+                           const BackwardCall<double>&, const CellOptions*, const Problem&, int);
+
+}  // namespace rnnkern

@@ -1,0 +1,82 @@
+// GRU: h' = (1 - z) n + z h. Reset after the product (cuDNN, PyTorch): n = tanh(x + r (R h + b)); reset before it (Cho et
+// al. 2014): n = tanh(x + R (r h) + b).
+#pragma once
+
+#include "nonlinearity.hpp"
+
+namespace rnnkern {
+namespace {
+
+template <class T>
+RNNKERN_INLINE Vector<T> blend(Vector<T> z, Vector<T> h, Vector<T> n) {
+  return multiply_add(z, h - n, n);
+}
+
+template <class T, class F>
+struct GruResetAfter {
+  // Slots: n by its input part, r, z, n by its recurrent part.
+  static constexpr CellInfo info = {"gru_reset_after", 3, 4, 4, {2, 0, 1}, 1, {{0, 3, 1}}, 2, 1, false, true, false};
+
+  template <int stage>
+  RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {
+    const Opened<T> reset = f.template open<0>(u.x[0] + u.r[0]), update = f.template open<0>(u.x[1] + u.r[1]);
+    const Vector<T> recurrent = u.r[2] + u.param[0];
+    const Opened<T> candidate = f.template open<1>(multiply_add(reset.value, recurrent, u.x[2]));
+    u.h = blend<T>(update.value, u.h_previous, candidate.value);
+    u.saved[0] = reset.kept;
+    u.saved[1] = update.kept;
+    u.saved[2] = candidate.kept;
+    u.saved[3] = recurrent;
+  }
+
+  template <int stage>
+  RNNKERN_INLINE static void backward(const F& f, Units<T>& u) {
+    const Reopened<T> reset = f.template reopen<0>(u.saved[0]), update = f.template reopen<0>(u.saved[1]),
+                      candidate = f.template reopen<1>(u.saved[2]);
+    u.dgate[0] = u.dh * (T(1) - update.value) * candidate.slope;
+    u.dgate[1] = u.dgate[0] * u.saved[3] * reset.slope;
+    u.dgate[2] = u.dh * (u.h_previous - candidate.value) * update.slope;
+    u.dgate[3] = u.dgate[0] * reset.value;
+    u.dh = u.dh * update.value;
+  }
+};
+
+template <class T, class F>
+struct GruResetBefore {
+  // Slots: n, r, z.
+  static constexpr CellInfo info = {"gru_reset_before", 3, 3, 3, {2, 0, 1}, 2, {{0, 2, 1}, {2, 1, 0}}, -1, 0, false, true, false};
+
+  template <int stage>
+  RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {
+    if constexpr (stage == 0) {
+      const Opened<T> reset = f.template open<0>(u.x[0] + u.r[0]), update = f.template open<0>(u.x[1] + u.r[1]);
+      u.inner = reset.value * u.h_previous;
+      u.saved[0] = reset.kept;
+      u.saved[1] = update.kept;
+      u.saved[2] = update.value;  // until the second stage has made n
+    } else {
+      const Opened<T> candidate = f.template open<1>(u.x[2] + u.r[0]);
+      u.h = blend<T>(u.saved[2], u.h_previous, candidate.value);
+      u.saved[2] = candidate.kept;
+    }
+  }
+
+  // Stage 1 comes first; between the two, dinner = dn R_n.
+  template <int stage>
+  RNNKERN_INLINE static void backward(const F& f, Units<T>& u) {
+    if constexpr (stage == 1) {
+      const Reopened<T> update = f.template reopen<0>(u.saved[1]), candidate = f.template reopen<1>(u.saved[2]);
+      u.dgate[0] = u.dh * (T(1) - update.value) * candidate.slope;
+      u.dgate[2] = u.dh * (u.h_previous - candidate.value) * update.slope;
+      u.dh = u.dh * update.value;
+    } else {
+      const Reopened<T> reset = f.template reopen<0>(u.saved[0]);
+      u.inner = reset.value * u.h_previous;
+      u.dgate[1] = u.dinner * u.h_previous * reset.slope;
+      u.dh = multiply_add(u.dinner, reset.value, u.dh);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace rnnkern

@@ -1,0 +1,29 @@
+// Elman's network: h = f(x + r).
+#pragma once
+
+#include "nonlinearity.hpp"
+
+namespace rnnkern {
+namespace {
+
+template <class T, class F>
+struct Rnn {
+  static constexpr CellInfo info = {"rnn", 1, F::general ? 1 : 0, 1, {0}, 1, {{0, 1, 0}}, -1, 0, false, false, !F::general};
+
+  template <int stage>
+  RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {
+    const Opened<T> h = f.template open<0>(u.x[0] + u.r[0]);
+    u.h = h.value;
+    u.saved[0] = h.kept;
+  }
+
+  template <int stage>
+  RNNKERN_INLINE static void backward(const F& f, Units<T>& u) {
+    const Reopened<T> h = f.template reopen<0>(F::general ? u.saved[0] : u.h);
+    u.dgate[0] = u.dh * h.slope;
+    u.dh = Vector<T>{};
+  }
+};
+
+}  // namespace
+}  // namespace rnnkern

@@ -1,0 +1,154 @@
+// The micro-kernel that every product of matrices runs through, and the loop of register tiles around it.
+//
+// Start reading at `dot`: all the rest is the same sum, blocked for registers. An element of the result is
+//     sum over k, in order, of a[row][k] * b[k][column]
+// accumulated by multiply_add in one lane of one register, so its bits depend on nothing but its row and its column.
+#pragma once
+
+#include <utility>
+
+#include "vector.hpp"
+
+namespace rnnkern {
+namespace {
+
+// A tile has R rows and P panels of G vectors. b points at the first panel; panels are panel_stride elements apart and hold
+// depth * G vectors, those of one k together. a[r] + k * step is the factor of row r. `tile` receives R * P * G vectors,
+// row by row; with Resume it holds the sums so far.
+template <class T, int G, int R, int P, bool Resume>
+void multiply_tile(int64_t depth, const T* const* a, int64_t step, const T* b, int64_t panel_stride, T* tile) {
+  constexpr int L = kLanes<T>;
+  Vector<T> sum[R][P * G];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int c = 0; c < P * G; ++c) sum[r][c] = Resume ? load(tile + (r * P * G + c) * L) : Vector<T>{};
+  const T* row[R];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) row[r] = a[r];
+  const T* panel[P];
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) panel[p] = b + p * panel_stride;
+  int64_t offset = 0;
+  for (int64_t k = 0; k < depth; ++k, offset += step) {
+    // The shorter side of the tile waits in registers, the other one passes.
+    if constexpr (R <= P * G) {
+      Vector<T> factor[R];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) factor[r] = broadcast<T>(row[r][offset]);
+#pragma GCC unroll 16
+      for (int c = 0; c < P * G; ++c) {
+        Vector<T> weight = load(panel[c / G] + (k * G + c % G) * L);
+        if constexpr (R > 1) RNNKERN_IN_REGISTER(weight);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) sum[r][c] = multiply_add(factor[r], weight, sum[r][c]);
+      }
+    } else {
+      Vector<T> weight[P * G];
+#pragma GCC unroll 16
+      for (int c = 0; c < P * G; ++c) {
+        weight[c] = load(panel[c / G] + (k * G + c % G) * L);
+        RNNKERN_IN_REGISTER(weight[c]);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const Vector<T> factor = broadcast<T>(row[r][offset]);
+#pragma GCC unroll 16
+        for (int c = 0; c < P * G; ++c) sum[r][c] = multiply_add(factor, weight[c], sum[r][c]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int c = 0; c < P * G; ++c) store(tile + (r * P * G + c) * L, sum[r][c]);
+}
+
+// Tile sizes: as many accumulators as the registers hold beside one row of factors and a weight.
+template <int G>
+struct TileShape {
+  static constexpr int accumulators = kRegisters == 32 ? 24 : 12;
+  static constexpr int max_rows = accumulators / (G == 1 ? 4 : G) < 8 ? accumulators / (G == 1 ? 4 : G) : 8;
+  static constexpr int max_panels = G == 1 ? 8 : (G == 2 ? 4 : 12 / G);
+  // Panels side by side for a tile of `rows` rows.
+  static constexpr int panels(int rows) {
+    const int fit = accumulators / (rows * G);
+    const int limit = rows == 1 ? max_panels : (G == 1 ? 4 : 12 / G);
+    return fit < 1 ? 1 : (fit < limit ? fit : limit);
+  }
+};
+
+template <class T>
+using TileFunction = void (*)(int64_t depth, const T* const* a, int64_t step, const T* b, int64_t panel_stride, T* tile);
+
+// The tile functions [rows - 1][panels - 1] of one G.
+template <class T, int G, bool Resume>
+struct TileTable {
+  static constexpr int rows = TileShape<G>::max_rows, panels = TileShape<G>::max_panels;
+
+  template <int R, int P>
+  static constexpr TileFunction<T> pick() {
+    if constexpr (P <= TileShape<G>::panels(R))
+      return multiply_tile<T, G, R, P, Resume>;
+    else
+      return nullptr;
+  }
+  struct Entries {
+    TileFunction<T> at[rows][panels];
+  };
+  template <int R, int... P>
+  static constexpr void fill_row(Entries& entries, std::integer_sequence<int, P...>) {
+    ((entries.at[R][P] = pick<R + 1, P + 1>()), ...);
+  }
+  template <int... R>
+  static constexpr Entries fill(std::integer_sequence<int, R...>) {
+    Entries entries{};
+    (fill_row<R>(entries, std::make_integer_sequence<int, panels>()), ...);
+    return entries;
+  }
+  static constexpr Entries entries = fill(std::make_integer_sequence<int, rows>());
+};
+
+// The largest tile, in elements.
+template <class T>
+constexpr int kTileElements = 24 * kLanes<T>;
+
+// The size of the next of the blocks, at most `limit` each and as equal as can be, that `left` is divided into.
+RNNKERN_INLINE int next_block(int64_t left, int limit) {
+  const int64_t blocks = (left + limit - 1) / limit;
+  return static_cast<int>((left + blocks - 1) / blocks);
+}
+
+// The `start` of products that start from zero.
+struct NoStart {
+  template <class... Any>
+  void operator()(Any...) const {}
+};
+
+// Calls hook(first_row, rows, first_panel, panels, tile) for the tiles that cover rows x panels. `a(row)` is a pointer to a
+// row's factors; with Resume, `start` fills a tile, called as the hook is, before it is resumed.
+template <int G, bool Resume, class T, class RowOf, class Start, class Hook>
+RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const T* b,
+                             int64_t panel_stride, Start start, Hook hook) {
+  alignas(64) T tile[kTileElements<T>];
+  using Shape = TileShape<G>;
+  const int row_limit = rows < Shape::max_rows ? static_cast<int>(rows) : Shape::max_rows;
+  const int panel_limit = rows > 0 ? Shape::panels(row_limit) : 1;
+  for (int64_t p = 0; p < panels;) {
+    const int panel_count = next_block(panels - p, panel_limit);
+    for (int64_t r = 0; r < rows;) {
+      const int row_count = next_block(rows - r, row_limit);
+      const T* row[Shape::max_rows];
+      for (int i = 0; i < row_count; ++i) row[i] = a(r + i);
+      if constexpr (Resume) start(r, row_count, p, panel_count, tile);
+      TileTable<T, G, Resume>::entries.at[row_count - 1][panel_count - 1](depth, row, step, b + p * panel_stride,
+                                                                          panel_stride, tile);
+      hook(r, row_count, p, panel_count, static_cast<const T*>(tile));
+      r += row_count;
+    }
+    p += panel_count;
+  }
+}
+
+}  // namespace
+}  // namespace rnnkern

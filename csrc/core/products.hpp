@@ -1,0 +1,141 @@
+// The products of matrices outside the steps, and the column sums of the biases.
+#pragma once
+
+#include "step.hpp"
+
+namespace rnnkern {
+namespace {
+
+template <class T, int G>
+void input_product_of(const InputProduct<T>& product) {
+  constexpr int L = kLanes<T>;
+  const int64_t panel_stride = product.depth * G * L, row_stride = product.panels * G * L;
+  const auto add_bias = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
+    for (int r = 0; r < rows; ++r) {
+      T* out = product.out + (first_row + r) * row_stride + first_panel * G * L;
+      const T* bias = product.bias + (product.first_panel + first_panel) * G * L;
+      for (int i = 0; i < panels * G * L; i += L) store(out + i, load(tile + r * panels * G * L + i) + load(bias + i));
+    }
+  };
+  multiply<G, false, T>(
+      product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
+      product.weights + product.first_panel * panel_stride, panel_stride, NoStart{}, add_bias);
+}
+
+template <class T>
+void input_product(const InputProduct<T>& product) {
+  switch (product.gates) {
+    case 1: return input_product_of<T, 1>(product);
+    case 3: return input_product_of<T, 3>(product);
+    default: return input_product_of<T, 4>(product);
+  }
+}
+
+template <class T>
+void linear_product(const LinearProduct<T>& product) {
+  constexpr int L = kLanes<T>;
+  const int64_t panel_stride = product.depth * L;
+  const auto finish = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
+    for (int r = 0; r < rows; ++r)
+      for (int p = 0; p < panels; ++p) {
+        const int64_t column = (product.first_panel + first_panel + p) * L, count = product.width - column;
+        T* out = row_of(product.out, first_row + r) + column;
+        const Vector<T> sum = load(tile + (r * panels + p) * L);
+        store(out, product.add ? load(out, count) + sum : sum, count);
+      }
+  };
+  multiply<1, false, T>(
+      product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
+      product.weights + product.first_panel * panel_stride, panel_stride, NoStart{}, finish);
+}
+
+template <class T>
+void outer_product(const OuterProduct<T>& product) {
+  constexpr int L = kLanes<T>, R = TileShape<1>::max_rows;
+  const int64_t panels = (product.width + L - 1) / L, panel_stride = product.depth * L;
+  for (int64_t first = 0; first < product.rows;) {
+    const int rows = next_block(product.rows - first, R);
+    for (int64_t k = 0; k < product.depth; ++k)
+      for (int r = 0; r < rows; ++r) product.scratch[k * rows + r] = product.a[k * product.a_stride + first + r];
+    const auto element = [&](int64_t row, int64_t panel) {
+      return product.out + (first + row) * product.out_stride + panel * L;
+    };
+    const auto start = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, T* tile) {
+      for (int r = 0; r < row_count; ++r)
+        for (int p = 0; p < panel_count; ++p)
+          store(tile + (r * panel_count + p) * L, product.resume ? load(element(first_row + r, first_panel + p),
+                                                                        product.width - (first_panel + p) * L)
+                                                                 : Vector<T>{});
+    };
+    const auto finish = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, const T* tile) {
+      for (int r = 0; r < row_count; ++r)
+        for (int p = 0; p < panel_count; ++p)
+          store(element(first_row + r, first_panel + p), load(tile + (r * panel_count + p) * L),
+                product.width - (first_panel + p) * L);
+    };
+    multiply<1, true, T>(
+        rows, panels, product.depth, [&](int64_t row) { return product.scratch + row; }, rows, product.b, panel_stride,
+        start, finish);
+    first += rows;
+  }
+}
+
+template <class T>
+void column_sum(const ColumnSum<T>& sum) {
+  constexpr int L = kLanes<T>;
+  for (int64_t column = 0; column < sum.width; column += L) {
+    const int64_t count = sum.width - column;
+    Vector<T> total = sum.resume ? load(sum.out + column, count) : Vector<T>{};
+    for (int64_t row = 0; row < sum.rows; ++row) {
+      const Vector<T> a = load(row_of(sum.a, row) + column, count);
+      if (sum.b.base)
+        total = multiply_add(a, load(row_of(sum.b, row) + column, count), total);
+      else
+        total += a;
+    }
+    store(sum.out + column, total, count);
+  }
+}
+
+template <class T>
+void pack_columns(const PackColumns<T>& pack) {
+  constexpr int L = kLanes<T>;
+  constexpr int64_t depth_block = 64 / sizeof(T);  // a cache line of every row at a time
+  for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel) {
+    T* out = pack.out + panel * pack.depth * pack.gates * L;
+    const int64_t count = pack.units - panel * L < L ? pack.units - panel * L : L;
+    for (int64_t first = 0; first < pack.depth; first += depth_block) {
+      const int64_t last = first + depth_block < pack.depth ? first + depth_block : pack.depth;
+      for (int gate = 0; gate < pack.gates; ++gate) {
+        const T* from = pack.weights + (gate * pack.units + panel * L) * pack.depth;
+        for (int64_t lane = 0; lane < count; ++lane)
+          for (int64_t k = first; k < last; ++k) out[(k * pack.gates + gate) * L + lane] = from[lane * pack.depth + k];
+        for (int64_t lane = count; lane < L; ++lane)
+          for (int64_t k = first; k < last; ++k) out[(k * pack.gates + gate) * L + lane] = 0;
+      }
+    }
+  }
+}
+
+template <class T>
+void pack_rows(const PackRows<T>& pack) {
+  constexpr int L = kLanes<T>;
+  for (int64_t k = 0; k < pack.count; ++k) {
+    const T* from = row_of(pack.rows, k);
+    for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel)
+      store(pack.out + (panel * pack.panel_depth + pack.first_depth + k) * L,
+            load(from + panel * L, pack.width - panel * L));
+  }
+}
+
+template <class T>
+void evaluate(MathFunction function, const T* x, T* y, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
+    const Vector<T> v = load(x + i, count - i);
+    const Vector<T> result = function == MathFunction::exp ? exp<T>(v) : function == MathFunction::sigmoid ? sigmoid<T>(v) : tanh<T>(v);
+    store(y + i, result, count - i);
+  }
+}
+
+}  // namespace
+}  // namespace rnnkern

@@ -1,0 +1,36 @@
+// The kernel table of the instruction set that this file is compiled for.
+#pragma once
+
+#include "products.hpp"
+
+namespace rnnkern {
+namespace {
+
+template <class Entry>
+constexpr CellKernels<typename Entry::Element> cell_kernels() {
+  constexpr CellInfo info = Entry::Cell::info;
+  if constexpr (info.stages == 1)
+    return {info, {step_forward<Entry, 0>, nullptr}, {step_backward<Entry, 0>, nullptr}};
+  else
+    return {info, {step_forward<Entry, 0>, step_forward<Entry, 1>}, {step_backward<Entry, 0>, step_backward<Entry, 1>}};
+}
+
+template <class T, class... Entry>
+constexpr Kernels<T> make_kernels(List<Entry...>) {
+  static_assert(sizeof...(Entry) == kCellCount, "one entry per CellId");
+  return {kLanes<T>,
+          TileShape<1>::max_rows,
+          {cell_kernels<Entry>()...},
+          input_product<T>,
+          linear_product<T>,
+          outer_product<T>,
+          column_sum<T>,
+          pack_columns<T>,
+          pack_rows<T>,
+          evaluate<T>};
+}
+
+constexpr KernelTable make_table() { return {make_kernels<float>(Cells<float>()), make_kernels<double>(Cells<double>())}; }
+
+}  // namespace
+}  // namespace rnnkern

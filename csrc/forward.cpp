@@ -1,0 +1,210 @@
+#include "forward.hpp"
+
+#include <algorithm>
+
+namespace rnnkern {
+namespace {
+
+// Copies columns of rows; from.base nullptr: zeros.
+template <class T>
+void copy_rows(int64_t rows, Range columns, Rows<const T> from, Rows<T> to) {
+  for (int64_t i = 0; i < rows; ++i) {
+    T* out = to.base + (to.index ? to.index[i] : i) * to.stride;
+    if (from.base)
+      std::copy(from.base + (from.index ? from.index[i] : i) * from.stride + columns.first,
+                from.base + (from.index ? from.index[i] : i) * from.stride + columns.last, out + columns.first);
+    else
+      std::fill(out + columns.first, out + columns.last, T(0));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void lay_out_work(Arena& arena, Layer<T>& layer, int threads) {
+  const CellInfo& info = layer.shape.info();
+  const int64_t batch = layer.batch->size(), units = layer.shape.units;
+  for (int64_t d = 0; d < layer.directions; ++d) {
+    Direction<T>& direction = layer.direction[d];
+    // Groups round their rows up: `threads` rows more a step.
+    direction.input = arena.take<T>((batch + threads) * layer.block_steps() * layer.shape.padded(units) * info.gates);
+    const bool two_products = info.stages > 1 || layer.shape.projected;
+    direction.inner = two_products ? arena.take<T>(batch * units) : nullptr;
+    direction.saved_step = info.stages > 1 ? arena.take<T>(batch * info.saved * units) : nullptr;
+  }
+  layer.row_lists = arena.take<int64_t>(threads * layer.row_list_size());
+}
+
+template <class T>
+Runner<T>::Runner(const Layer<T>& layer, const Worker& worker, int64_t d, int64_t* lists)
+    : layer_(layer), worker_(worker), direction_(layer.direction[d]), own_(*layer.batch, worker, lists) {
+  const bool reverse = d == 1;
+  int64_t* x_origin = lists + OwnRows::list_size(*layer.batch);
+  int64_t* y_origin = x_origin + layer.batch->size();
+  block_list_ = y_origin + layer.batch->size();
+  for (int64_t i = 0; i < own_.size(); ++i) {
+    x_origin[i] = origin_of(layer.x, *layer.batch, own_.rows()[i], reverse);
+    y_origin[i] = origin_of(direction_.y, *layer.batch, own_.rows()[i], reverse);
+  }
+  x_ = {layer.x.data, layer.x.stride_t, reverse, x_origin};
+  y_ = {direction_.y.data, direction_.y.stride_t, reverse, y_origin};
+  units_ = share(layer.shape.panels(layer.shape.units), worker.units, worker.unit);
+  outputs_ = share(layer.shape.panels(layer.shape.outputs), worker.units, worker.unit);
+}
+
+template <class T>
+Range Runner<T>::columns(Range panels, int64_t width) const {
+  const int64_t lanes = layer_.shape.lanes();
+  return {std::min(panels.first * lanes, width), std::min(panels.last * lanes, width)};
+}
+
+template <class T>
+Rows<T> Runner<T>::h_to(int64_t step) const {
+  if (y_.base) return y_.at(step);
+  const int64_t size = layer_.batch->size() * layer_.shape.outputs;
+  return {direction_.hidden + (step & 1) * size, layer_.shape.outputs, own_.rows()};
+}
+
+template <class T>
+Rows<const T> Runner<T>::h_at(int64_t step) const {
+  if (step >= 0) {
+    const Rows<T> rows = h_to(step);
+    return {rows.base, rows.stride, rows.index};
+  }
+  if (!direction_.h0) return {layer_.zeros, 0, nullptr};
+  return {direction_.h0, layer_.shape.outputs, own_.sequences()};
+}
+
+template <class T>
+Rows<const T> Runner<T>::c_initial() const {
+  if (!direction_.c0) return {layer_.zeros, 0, nullptr};
+  return {direction_.c0, layer_.shape.units, own_.sequences()};
+}
+
+template <class T>
+void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const {
+  const Shape<T>& shape = layer_.shape;
+  const CellInfo& info = shape.info();
+  const ForwardPanels<T>& panels = direction_.panels;
+  const Rows<const T> h_previous = h_at(step - 1);
+  const Rows<T> inner{direction_.inner, shape.units, own_.rows()};
+  const Rows<const T> inner_read{direction_.inner, shape.units, own_.rows()};
+  if (!saved.base && direction_.saved_step) saved = {direction_.saved_step, info.saved * shape.units, own_.rows()};
+
+  StepForward<T> args;
+  args.rows = own_.active(step);
+  args.first_panel = units_.first;
+  args.panels = units_.size();
+  args.units = shape.units;
+  args.input = {input, units_.size() * info.gates * shape.lanes(), nullptr};
+  args.params = panels.params;
+  args.params_stride = shape.padded(shape.units);
+  args.h_previous = h_previous;
+  args.c_previous = c_previous;
+  args.h = shape.projected ? inner : h_to(step);
+  args.c = c;
+  args.saved = saved;
+  args.inner = inner;
+  args.options = &direction_.options;
+  for (int stage = 0; stage < info.stages; ++stage) {
+    args.depth = shape.stage_depth(stage);
+    args.factors = stage == 0 ? h_previous : inner_read;
+    args.weights = panels.recurrent[stage];
+    shape.cell->forward[stage](args);
+    worker_.wait_group();
+  }
+  if (shape.projected) {
+    shape.kernels->linear({args.rows, shape.units, outputs_.first, outputs_.size(), shape.outputs, inner_read,
+                           panels.projection, h_to(step), false});
+    worker_.wait_group();
+  }
+}
+
+template <class T>
+void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Kept<T>& kept) const {
+  const Shape<T>& shape = layer_.shape;
+  const CellInfo& info = shape.info();
+  const Batch& batch = *layer_.batch;
+  int64_t rows = 0;
+  for (int64_t s = first; s < last; ++s)
+    for (int64_t i = 0; i < own_.active(s); ++i) block_list_[rows++] = x_.origin[i] + x_.shift(s);
+  // Each thread's piece of the block's input product lies behind those of the groups and units before it.
+  const int64_t width = info.gates * shape.lanes();
+  const int64_t group_rows = divide_up(batch.size(), worker_.groups) * layer_.block_steps();
+  T* input = direction_.input + worker_.group * group_rows * shape.panels(shape.units) * width +
+             units_.first * group_rows * width;
+  shape.kernels->input({info.gates, rows, shape.inputs, units_.first, units_.size(), {x_.base, 1, block_list_},
+                        direction_.panels.input, direction_.panels.bias, input});
+
+  Rows<const T> c_previous = c_first;
+  for (int64_t s = first; s < last; ++s) {
+    const int64_t kept_row = batch.first(s) - batch.first(kept.origin);
+    Rows<T> c{direction_.cn, shape.units, own_.sequences()}, saved{nullptr, 0, nullptr};
+    if (kept.c) c = {kept.c + kept_row * shape.units, shape.units, own_.rows()};
+    if (kept.saved) saved = {kept.saved + kept_row * info.saved * shape.units, info.saved * shape.units, own_.rows()};
+    step(s, input, c_previous, c, saved);
+    input += own_.active(s) * units_.size() * width;
+    c_previous = {c.base, c.stride, c.index};
+  }
+}
+
+namespace {
+
+// h and c after each sequence's last step.
+template <class T>
+void finish(const Layer<T>& layer, const Direction<T>& direction, const Runner<T>& runner) {
+  const Batch& batch = *layer.batch;
+  const OwnRows& own = runner.own();
+  const Range columns = runner.output_columns(), units = runner.unit_columns();
+  for (int64_t i = 0; i < own.size(); ++i) {
+    const int64_t row = own.rows()[i], sequence = own.sequences()[i], last = batch.length(row) - 1;
+    const Rows<const T> h = runner.h_at(last);
+    const T* from = h.base + (h.index ? h.index[i] : i) * h.stride;
+    std::copy(from + columns.first, from + columns.last, direction.hn + sequence * layer.shape.outputs + columns.first);
+    if (direction.kept.c && last >= 0) {
+      const T* c = direction.kept.c + (batch.first(last) + row) * layer.shape.units;
+      std::copy(c + units.first, c + units.last, direction.cn + sequence * layer.shape.units + units.first);
+    }
+  }
+}
+
+template <class T>
+void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64_t* lists) {
+  const Direction<T>& direction = layer.direction[d];
+  const Runner<T> runner(layer, worker, d, lists);
+  const int64_t units = layer.shape.units, steps = layer.batch->steps();
+  const OwnRows& own = runner.own();
+  const Rows<T> state{direction.cn, units, own.sequences()};
+  if (direction.cn) copy_rows(own.size(), runner.unit_columns(), runner.c_initial(), state);
+  Rows<const T> c_previous{state.base, state.stride, state.index};
+  for (int64_t first = 0; first < steps; first += layer.block_steps()) {
+    const int64_t last = std::min(steps, first + layer.block_steps());
+    if (direction.kept.c_start) {
+      T* start = direction.kept.c_start + first / layer.block_steps() * layer.batch->size() * units;
+      copy_rows(own.active(first), runner.unit_columns(), c_previous, {start, units, own.rows()});
+    }
+    runner.run(first, last, c_previous, direction.kept);
+    if (direction.kept.c)
+      c_previous = {direction.kept.c + layer.batch->first(last - 1) * units, units, own.rows()};
+  }
+  finish(layer, direction, runner);
+}
+
+}  // namespace
+
+template <class T>
+void run_layer(const Layer<T>& layer, int thread) {
+  Worker worker;
+  if (!assign(layer.plan, layer.directions, thread, layer.barriers, &worker)) return;
+  int64_t* lists = layer.row_lists + thread * layer.row_list_size();
+  for (int64_t d = worker.first_direction; d < worker.last_direction; ++d) run_direction(layer, worker, d, lists);
+}
+
+template void lay_out_work(Arena&, Layer<float>&, int);
+template void lay_out_work(Arena&, Layer<double>&, int);
+template class Runner<float>;
+template class Runner<double>;
+template void run_layer(const Layer<float>&, int);
+template void run_layer(const Layer<double>&, int);
+
+}  // namespace rnnkern

@@ -1,0 +1,96 @@
+// The time loop of one layer.
+#pragma once
+
+#include "layer.hpp"
+
+namespace rnnkern {
+
+// What a forward pass keeps of one layer and direction for backward, without padding: row r of step s is row
+// batch.first(s) - batch.first(origin) + r.
+template <class T>
+struct Kept {
+  T* saved = nullptr;    // (rows, saved * H)
+  T* c = nullptr;        // (rows, H)
+  T* c_start = nullptr;  // (blocks, B, H): c before each block of time, to recompute the rest from
+  int64_t origin = 0;
+};
+
+// One direction of a layer.
+template <class T>
+struct Direction {
+  ForwardPanels<T> panels;
+  CellOptions options;
+  const T* h0;  // (B, O), or nullptr
+  const T* c0;  // (B, H), or nullptr
+  T* hn;        // (B, O)
+  T* cn;        // (B, H), nullptr without a cell state
+  Kept<T> kept;
+  Sequence<T> y;  // its columns of the output
+  T* hidden;      // (2, B, O) where y is not kept: the last two steps
+
+  // Work space.
+  T* input;       // the input product of a block
+  T* inner;       // (B, H): what the second product of a step multiplies
+  T* saved_step;  // (B, saved * H): values of the step, where they are not kept but a later stage needs them
+};
+
+template <class T>
+struct Layer {
+  Shape<T> shape;
+  const Batch* batch;
+  Plan plan;
+  int64_t directions;
+  Sequence<const T> x;
+  Direction<T> direction[2];
+  const T* zeros;       // max(I, H, O) zeros
+  int64_t* row_lists;   // per thread: row_list_size
+  Barrier* barriers;
+
+  int64_t block_steps() const { return plan.block_steps; }
+  int64_t blocks() const { return divide_up(batch->steps(), plan.block_steps); }
+  int64_t block_rows() const { return plan.block_steps * batch->size(); }
+  int64_t row_list_size() const { return OwnRows::list_size(*batch) + 2 * batch->size() + block_rows(); }
+};
+
+// Work space of a layer's directions, for at most `threads` threads.
+template <class T>
+void lay_out_work(Arena& arena, Layer<T>& layer, int threads);
+
+// One thread's view of one direction: its rows and where they are.
+template <class T>
+class Runner {
+ public:
+  Runner(const Layer<T>& layer, const Worker& worker, int64_t direction, int64_t* lists);
+
+  // Steps [first, last), at most a block. `c_first` is c before them.
+  void run(int64_t first, int64_t last, Rows<const T> c_first, const Kept<T>& kept) const;
+
+  const OwnRows& own() const { return own_; }
+  Rows<const T> h_at(int64_t step) const;  // step -1: the initial state
+  Rows<const T> c_initial() const;         // c0 or zeros, by sequence
+  Track<const T> x() const { return x_; }
+  Range units() const { return units_; }      // panels of hidden units
+  Range outputs() const { return outputs_; }  // panels of h
+  Range unit_columns() const { return columns(units_, layer_.shape.units); }
+  Range output_columns() const { return columns(outputs_, layer_.shape.outputs); }
+
+ private:
+  Range columns(Range panels, int64_t width) const;
+  void step(int64_t step, const T* input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const;
+  Rows<T> h_to(int64_t step) const;
+
+  const Layer<T>& layer_;
+  const Worker& worker_;
+  const Direction<T>& direction_;
+  OwnRows own_;
+  Track<const T> x_;
+  Track<T> y_;
+  Range units_, outputs_;
+  int64_t* block_list_;
+};
+
+// One thread's part of the layer, all of its directions.
+template <class T>
+void run_layer(const Layer<T>& layer, int thread);
+
+}  // namespace rnnkern

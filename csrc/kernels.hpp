@@ -1,0 +1,176 @@
+// What one instruction set offers: a table of functions on plain structs. Panels, in all of them, are blocks of `lanes`
+// columns of a matrix, those of several gates interleaved: [panel][k][gate][lane], zeros beyond the last column.
+#pragma once
+
+#include "types.hpp"
+
+namespace rnnkern {
+
+// The cells, as compiled: the usual options fused, everything else on the general path.
+enum class CellId : int {
+  rnn_tanh,
+  rnn_relu,
+  rnn_identity,
+  rnn_general,
+  lstm,
+  lstm_peephole,
+  lstm_coupled_input,
+  lstm_coupled_forget,
+  lstm_general,
+  gru_reset_after,
+  gru_reset_after_general,
+  gru_reset_before,
+  gru_reset_before_general,
+};
+constexpr int kCellCount = 13;
+
+// One product of a step with the recurrent weights: what it multiplies and where its gradients are.
+struct StageInfo {
+  int first_gate;  // rows of weight_hh, in units of hidden_size
+  int gates;
+  int first_slot;  // slots [first_slot, first_slot + gates) of the gradient belong to these rows, in order
+};
+
+// A cell's sizes, per hidden unit. The gradient of the pre-activations is a matrix of `slots` blocks of hidden_size
+// columns; the first `gates` slots are those of the input product.
+struct CellInfo {
+  const char* family;  // the name of the NumPy twin
+  int gates;           // rows of weight_ih
+  int saved;           // values kept for backward, besides h and c
+  int slots;
+  int slot_gate[4];    // the gate (rows of weight_ih) whose gradient slot i is, for i < gates
+  int stages;          // products a step: the second one multiplies `inner`, which the first one made
+  StageInfo stage[2];
+  int param_gate;      // the gate whose bias_hh is params[0] instead of a part of the bias; -1: none
+  int params;          // vectors of hidden_size: GRU the recurrent bias of n, peephole LSTM i, f, o
+  bool cell_state;     // the state is (h, c)
+  bool reads_h_previous, reads_h;  // point-wise, forward and backward; backward only
+};
+
+// One stage of one step, for `rows` sequences and panels [first_panel, first_panel + panels) of hidden units.
+template <class T>
+struct StepForward {
+  int64_t rows, first_panel, panels, units, depth;
+  Rows<const T> factors;  // (rows, depth): h of the step before, or `inner` in the second stage
+  const T* weights;       // recurrent panels of the stage, from panel 0
+  Rows<const T> input;    // the input product: [panel - first_panel][gate][lane]
+  const T* params;        // [param][unit], each padded to whole panels; `params_stride` apart
+  int64_t params_stride;
+  Rows<const T> h_previous, c_previous;
+  Rows<T> h, c;
+  Rows<T> saved;  // [value][unit]; base nullptr: not kept
+  Rows<T> inner;  // r * h, of two-stage cells
+  const CellOptions* options;
+};
+
+// The point-wise gradient of one stage of one step.
+template <class T>
+struct StepBackward {
+  int64_t rows, first_panel, panels, units;
+  const T* params;
+  int64_t params_stride;
+  Rows<const T> h_previous, c_previous, h, c, saved;
+  Rows<const T> dy;  // base nullptr: zeros
+  Rows<T> dh;        // in: the gradient from the step after; out: what reaches h_previous other than through the gates
+  Rows<T> dc;        // in and out
+  Rows<T> dgates;    // [slot][unit]
+  Rows<const T> dinner;  // of the second stage, read by the first
+  Rows<T> inner;     // r * h again, or h before its projection, for the weight gradients; base nullptr: not wanted
+  const CellOptions* options;
+};
+
+// out[row][panel - first_panel][gate][lane] = a . weights + bias.
+template <class T>
+struct InputProduct {
+  int gates;
+  int64_t rows, depth, first_panel, panels;
+  Rows<const T> a;
+  const T* weights;  // from panel 0
+  const T* bias;     // [panel][gate][lane], from panel 0
+  T* out;            // panels * gates * lanes a row
+};
+
+// out = a . weights, or out += a . weights, on the columns of panels [first_panel, first_panel + panels).
+template <class T>
+struct LinearProduct {
+  int64_t rows, depth, first_panel, panels, width;
+  Rows<const T> a;
+  const T* weights;  // from panel 0
+  Rows<T> out;       // (rows, width)
+  bool add;
+};
+
+// out (rows, width) = a^T b, or its continuation: a (depth, rows) plain, b (depth, width) in panels.
+template <class T>
+struct OuterProduct {
+  int64_t rows, width, depth;
+  const T* a;
+  int64_t a_stride;
+  const T* b;
+  T* out;
+  int64_t out_stride;
+  bool resume;
+  T* scratch;  // outer_scratch_rows * depth
+};
+
+// out[j] = sum over rows of a[j], or of a[j] * b[j] where b.base is given, or its continuation.
+template <class T>
+struct ColumnSum {
+  int64_t rows, width;
+  Rows<const T> a, b;
+  T* out;
+  bool resume;
+};
+
+// Panels of a matrix whose columns are contiguous in memory (weights, forward): column (gate, unit) of the panels is row
+// first_gate + gate, unit of `weights` (gates * units, depth).
+template <class T>
+struct PackColumns {
+  const T* weights;
+  int64_t units, depth;
+  int gates;
+  int64_t first_panel, panels;
+  T* out;  // from panel 0
+};
+
+// Panels of one gate of a matrix whose rows are contiguous; row k goes to depth first_depth + k of panels of panel_depth.
+template <class T>
+struct PackRows {
+  Rows<const T> rows;
+  int64_t count, width;
+  int64_t first_depth, panel_depth;
+  int64_t first_panel, panels;
+  T* out;  // from panel 0
+};
+
+enum class MathFunction : int { exp, sigmoid, tanh };
+
+template <class T>
+struct CellKernels {
+  CellInfo info;
+  void (*forward[2])(const StepForward<T>&);
+  void (*backward[2])(const StepBackward<T>&);  // second stage first
+};
+
+template <class T>
+struct Kernels {
+  int lanes;
+  int outer_scratch_rows;
+  CellKernels<T> cells[kCellCount];
+  void (*input)(const InputProduct<T>&);
+  void (*linear)(const LinearProduct<T>&);
+  void (*outer)(const OuterProduct<T>&);
+  void (*column_sum)(const ColumnSum<T>&);
+  void (*pack_columns)(const PackColumns<T>&);
+  void (*pack_rows)(const PackRows<T>&);
+  void (*evaluate)(MathFunction, const T* x, T* y, int64_t count);
+};
+
+struct KernelTable {
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx2_wide, kernels_avx512, kernels_neon;
+
+}  // namespace rnnkern

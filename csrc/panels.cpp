@@ -1,0 +1,190 @@
+#include "panels.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "threads.hpp"
+
+namespace rnnkern {
+namespace {
+
+bool has_usual_gates(const Spec& spec, int activations) {
+  for (int64_t d = 0; d < spec.num_directions; ++d)
+    for (int i = 0; i < activations; ++i)
+      if (spec.activations[d][i].kind != (i == 0 ? ActivationKind::sigmoid : ActivationKind::tanh)) return false;
+  return std::isinf(spec.clip);
+}
+
+CellId rnn_id(const Spec& spec) {
+  const ActivationKind kind = spec.activations[0][0].kind;
+  if (!std::isinf(spec.clip) || spec.activations[spec.num_directions - 1][0].kind != kind) return CellId::rnn_general;
+  switch (kind) {
+    case ActivationKind::tanh: return CellId::rnn_tanh;
+    case ActivationKind::relu: return CellId::rnn_relu;
+    case ActivationKind::identity: return CellId::rnn_identity;
+    default: return CellId::rnn_general;
+  }
+}
+
+CellId lstm_id(const Spec& spec) {
+  if (!has_usual_gates(spec, 3)) return CellId::lstm_general;
+  switch (spec.coupling) {
+    case Coupling::none: return spec.peephole ? CellId::lstm_peephole : CellId::lstm;
+    case Coupling::input: return spec.peephole ? CellId::lstm_general : CellId::lstm_coupled_input;
+    case Coupling::forget: return spec.peephole ? CellId::lstm_general : CellId::lstm_coupled_forget;
+  }
+  return CellId::lstm_general;
+}
+
+template <class T>
+void fill_params(const Shape<T>& shape, const Weights<const T>& weights, T* params) {
+  const int64_t stride = shape.padded(shape.units);
+  std::fill_n(params, shape.info().params * stride, T(0));
+  if (shape.info().param_gate >= 0) {
+    if (weights.bias_hh) std::copy_n(weights.bias_hh + shape.info().param_gate * shape.units, shape.units, params);
+  } else if (weights.peephole) {
+    for (int i = 0; i < shape.info().params; ++i)
+      std::copy_n(weights.peephole + i * shape.units, shape.units, params + i * stride);
+  }
+}
+
+template <class T>
+void fill_bias(const Shape<T>& shape, const Weights<const T>& weights, T* bias) {
+  const int gates = shape.info().gates;
+  const int64_t lanes = shape.lanes();
+  std::fill_n(bias, shape.padded(shape.units) * gates, T(0));
+  if (!weights.bias_ih) return;
+  for (int g = 0; g < gates; ++g)
+    for (int64_t j = 0; j < shape.units; ++j) {
+      const T* ih = weights.bias_ih + g * shape.units;
+      const T* hh = weights.bias_hh + g * shape.units;
+      bias[(j / lanes * gates + g) * lanes + j % lanes] = g == shape.info().param_gate ? ih[j] : ih[j] + hh[j];
+    }
+}
+
+}  // namespace
+
+CellId cell_id(const Spec& spec) {
+  switch (spec.family) {
+    case CellFamily::rnn: return rnn_id(spec);
+    case CellFamily::lstm: return lstm_id(spec);
+    case CellFamily::gru_reset_after:
+      return has_usual_gates(spec, 2) ? CellId::gru_reset_after : CellId::gru_reset_after_general;
+    case CellFamily::gru_reset_before:
+      return has_usual_gates(spec, 2) ? CellId::gru_reset_before : CellId::gru_reset_before_general;
+  }
+  return CellId::rnn_general;
+}
+
+template <class T>
+Shape<T>::Shape(const Spec& spec, const KernelTable& table, int64_t layer)
+    : kernels(&kernels_of<T>(table)),
+      cell(&kernels->cells[static_cast<int>(cell_id(spec))]),
+      inputs(spec.layer_input_size(layer)),
+      units(spec.hidden_size),
+      outputs(spec.output_size()),
+      projected(spec.proj_size > 0),
+      coupling(spec.coupling) {}
+
+template <class T>
+void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape) {
+  const CellInfo& info = shape.info();
+  const int64_t columns = shape.padded(shape.units);
+  input = arena.take<T>(columns * info.gates * shape.inputs);
+  for (int stage = 0; stage < info.stages; ++stage)
+    recurrent[stage] = arena.take<T>(columns * info.stage[stage].gates * shape.stage_depth(stage));
+  projection = shape.projected ? arena.take<T>(shape.padded(shape.outputs) * shape.units) : nullptr;
+  bias = arena.take<T>(columns * info.gates);
+  params = arena.take<T>(columns * info.params);
+}
+
+template <class T>
+void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, int thread, int team) const {
+  const CellInfo& info = shape.info();
+  const Range own = share(shape.panels(shape.units), team, thread);
+  const auto columns = [&](const T* from, int gates, int64_t depth, T* to) {
+    shape.kernels->pack_columns({from, shape.units, depth, gates, own.first, own.size(), to});
+  };
+  columns(weights.ih, info.gates, shape.inputs, input);
+  for (int stage = 0; stage < info.stages; ++stage) {
+    const int64_t depth = shape.stage_depth(stage);
+    columns(weights.hh + info.stage[stage].first_gate * shape.units * depth, info.stage[stage].gates, depth,
+            recurrent[stage]);
+  }
+  if (shape.projected) {
+    const Range panels = share(shape.panels(shape.outputs), team, thread);
+    shape.kernels->pack_columns({weights.hr, shape.outputs, shape.units, 1, panels.first, panels.size(), projection});
+  }
+  if (thread == 0) {
+    fill_bias(shape, weights, bias);
+    fill_params(shape, weights, params);
+  }
+}
+
+template <class T>
+void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, bool with_input) {
+  const CellInfo& info = shape.info();
+  input = with_input ? arena.take<T>(shape.padded(shape.inputs) * info.gates * shape.units) : nullptr;
+  for (int stage = 0; stage < info.stages; ++stage)
+    recurrent[stage] = arena.take<T>(shape.padded(shape.stage_depth(stage)) * info.stage[stage].gates * shape.units);
+  projection = shape.projected ? arena.take<T>(shape.padded(shape.units) * shape.outputs) : nullptr;
+  params = arena.take<T>(shape.padded(shape.units) * info.params);
+}
+
+template <class T>
+void BackwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, const T* zeros, int thread,
+                             int team) const {
+  const CellInfo& info = shape.info();
+  const int64_t units = shape.units;
+  // The rows of a gate that is derived from another one are not there.
+  const auto rows_of_gate = [&](const T* matrix, int gate, int64_t width) {
+    const bool derived = (shape.coupling == Coupling::input && gate == 0) ||
+                         (shape.coupling == Coupling::forget && gate == 1);
+    return derived ? Rows<const T>{zeros, 0, nullptr} : Rows<const T>{matrix + gate * units * width, width, nullptr};
+  };
+  const auto rows = [&](Rows<const T> from, int64_t count, int64_t width, int64_t first_depth, int64_t depth, T* to) {
+    const Range own = share(shape.panels(width), team, thread);
+    shape.kernels->pack_rows({from, count, width, first_depth, depth, own.first, own.size(), to});
+  };
+  if (input)
+    for (int slot = 0; slot < info.gates; ++slot)
+      rows(rows_of_gate(weights.ih, info.slot_gate[slot], shape.inputs), units, shape.inputs, slot * units,
+           info.gates * units, input);
+  for (int stage = 0; stage < info.stages; ++stage) {
+    const int64_t width = shape.stage_depth(stage);
+    const StageInfo& s = info.stage[stage];
+    for (int gate = 0; gate < s.gates; ++gate)
+      rows(rows_of_gate(weights.hh, s.first_gate + gate, width), units, width, gate * units, s.gates * units,
+           recurrent[stage]);
+  }
+  if (shape.projected) rows({weights.hr, units, nullptr}, shape.outputs, units, 0, shape.outputs, projection);
+  if (thread == 0) fill_params(shape, weights, params);
+}
+
+template <class T>
+Packed<T>::Packed(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, int threads)
+    : parts_(spec.num_layers * spec.num_directions) {
+  const auto shape_of = [&](std::size_t part) { return Shape<T>(spec, table, part / spec.num_directions); };
+  const auto lay_out = [&](Arena arena) {
+    for (std::size_t part = 0; part < parts_.size(); ++part) parts_[part].lay_out(arena, shape_of(part));
+    return arena.used();
+  };
+  block_ = Block(lay_out(Arena()));
+  lay_out(Arena(block_.data()));
+  auto pack = [&](int thread, int team) {
+    for (std::size_t part = 0; part < parts_.size(); ++part)
+      parts_[part].pack(shape_of(part), weights[part], thread, team);
+  };
+  run_team(threads, [](int) {}, pack);
+}
+
+template struct Shape<float>;
+template struct Shape<double>;
+template struct ForwardPanels<float>;
+template struct ForwardPanels<double>;
+template struct BackwardPanels<float>;
+template struct BackwardPanels<double>;
+template class Packed<float>;
+template class Packed<double>;
+
+}  // namespace rnnkern

@@ -1,0 +1,61 @@
+#include "plan.hpp"
+
+#include <algorithm>
+
+namespace rnnkern {
+namespace {
+
+// Rough figures of a current processor: they decide splits, not results.
+constexpr double kFlops = 80e9;             // multiply-adds of float32, per core and second, times two
+constexpr double kCacheBandwidth = 80e9;    // bytes of weights a second from a core's own cache
+constexpr double kSharedBandwidth = 50e9;   // and from the one that cores share
+constexpr double kOwnCache = 700e3;         // bytes of weights that stay in a core's own cache
+constexpr double kActivation = 1e-9;        // seconds
+constexpr double kBarrier = 0.4e-6;
+constexpr double kTeam = 4e-6;              // what a team costs at all
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+double seconds(const Problem& p, const Plan& plan) {
+  const double width = static_cast<double>(p.element_size) / 4;  // relative to float32
+  const int64_t panels = divide_up(p.hidden_size, p.lanes);
+  const double units = static_cast<double>(divide_up(panels, plan.units) * p.lanes);
+  const double rows = static_cast<double>(p.total_steps) / std::max<int64_t>(p.steps, 1) / plan.rows;
+  const double own_rows = std::max(rows, 1.0);
+  const double recurrent = units * p.gates * p.output_size, input = units * p.gates * p.input_size;
+  const double bytes = recurrent * p.element_size;
+  const double read = bytes / (bytes < kOwnCache ? kCacheBandwidth : kSharedBandwidth);
+  const double passes = p.backward ? 3 : 1;
+  const double step = passes * std::max(read, 2 * recurrent * own_rows * width / kFlops) +
+                      passes * 2 * input * own_rows * width / kFlops +
+                      (p.gates + 1) * units * own_rows * width * kActivation + (plan.units > 1 ? kBarrier : 0);
+  const double turns = static_cast<double>(p.directions) / plan.directions;
+  return turns * static_cast<double>(p.steps) * step + (plan.threads() > 1 ? kTeam : 0);
+}
+
+}  // namespace
+
+Plan make_plan(const Problem& p, int threads) {
+  const int64_t panels = divide_up(p.hidden_size, p.lanes);
+  Plan best{1, 1, 1, 1};
+  double best_seconds = seconds(p, best);
+  for (int directions = 1; directions <= p.directions; ++directions) {
+    const int each = threads / directions;
+    for (int rows = 1; rows <= each && rows <= std::max<int64_t>(p.batch, 1); ++rows) {
+      const int units = static_cast<int>(std::min<int64_t>(each / rows, panels));
+      const Plan plan{directions, rows, units, 1};
+      const double estimate = seconds(p, plan);
+      if (estimate < best_seconds) {
+        best = plan;
+        best_seconds = estimate;
+      }
+    }
+  }
+  // A block of time is what keeps the input product, or the gradients of the gates, in cache: about 512 KiB.
+  const int64_t row_bytes = p.gates * p.hidden_size * p.element_size;
+  const int64_t rows = std::clamp<int64_t>((int64_t{512} << 10) / row_bytes, 48, 1024);
+  best.block_steps = std::clamp<int64_t>(rows / std::max<int64_t>(p.batch, 1), 1, std::max<int64_t>(p.steps, 1));
+  return best;
+}
+
+}  // namespace rnnkern

@@ -1,0 +1,30 @@
+// How the work of one layer is split over the threads: a pure function of sizes and thread count.
+#pragma once
+
+#include <cstdint>
+
+namespace rnnkern {
+
+struct Problem {
+  int64_t steps;         // longest sequence
+  int64_t batch;
+  int64_t total_steps;   // sum of lengths
+  int64_t input_size, hidden_size, output_size, gates;
+  int64_t directions;
+  int64_t element_size;  // bytes
+  int64_t lanes;
+  bool backward;
+};
+
+// threads used = directions * rows * units.
+struct Plan {
+  int directions;  // directions processed at the same time: 1 or 2
+  int rows;        // groups of sequences
+  int units;       // groups of hidden units; more than 1 costs a barrier a step
+  int64_t block_steps;  // steps per block of the input product and of BPTT; does not depend on threads
+  int threads() const { return directions * rows * units; }
+};
+
+Plan make_plan(const Problem&, int threads);
+
+}  // namespace rnnkern

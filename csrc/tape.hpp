@@ -1,0 +1,30 @@
+// What a forward pass keeps for backward.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "forward.hpp"
+
+namespace rnnkern {
+
+template <class T>
+class Tape {
+ public:
+  // keep_last: the outputs of the last layer too, because the caller does not keep them.
+  Tape(const Spec&, const KernelTable&, const ForwardCall<T>&, Batch batch, bool recompute, int64_t block_steps,
+       bool keep_last);
+
+  Batch batch;
+  bool recompute;
+  int64_t block_steps;                   // of the pass that wrote c_start
+  std::vector<Kept<T>> kept;             // per part (layer and direction)
+  std::vector<Sequence<T>> outputs;      // per layer; data nullptr: the caller's y
+  std::vector<Sequence<T>> inputs;       // per layer but the first: its input, after dropout
+  std::size_t bytes() const { return block_.size(); }
+
+ private:
+  Block block_;
+};
+
+}  // namespace rnnkern

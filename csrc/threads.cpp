@@ -1,0 +1,170 @@
+#include "threads.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <thread>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace rnnkern {
+namespace {
+
+// Denormals as zeros, in and out, for as long as this lives.
+class FlushDenormals {
+#if defined(__x86_64__)
+ public:
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }  // FTZ, DAZ
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+ public:
+  FlushDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(saved_ | (uint64_t{1} << 24)));  // FZ
+  }
+  ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#else
+ public:
+  FlushDenormals() {}
+#endif
+};
+
+void pause_briefly() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+int initial_threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();  // OMP_NUM_THREADS, or the processors this process may use
+#else
+  return 1;
+#endif
+}
+
+std::atomic<int> threads{0};  // 0: not asked yet
+std::atomic<bool> forked{false};
+
+// Calls in flight share the threads: a caller that finds others at work takes its part of them.
+std::atomic<int> calls{0};
+
+void in_forked_child() {
+  threads.store(1);
+  calls.store(0);
+  forked.store(true);
+}
+const int fork_guard = pthread_atfork(nullptr, nullptr, in_forked_child);
+
+struct Team {
+  void (*prepare)(void*, int);
+  void (*body)(void*, int, int);
+  void* context;
+};
+
+void run_alone(const Team& team) {
+  const FlushDenormals mode;
+  team.prepare(team.context, 1);
+  team.body(team.context, 0, 1);
+}
+
+#ifdef _OPENMP
+// The runtime's own barriers spin for long, even when the thread that they wait for has not been given a processor yet.
+// Ours, before them, let that thread run.
+void run_parallel(int wanted, const Team& team) {
+  Barrier ready, done;
+#pragma omp parallel num_threads(wanted) default(none) shared(ready, done, team)
+  {
+    const FlushDenormals mode;
+    const int thread = omp_get_thread_num(), size = omp_get_num_threads();
+    if (thread == 0) team.prepare(team.context, size);
+    ready.wait(size);
+    team.body(team.context, thread, size);
+    done.wait(size);
+  }
+}
+#endif
+
+class Call {
+ public:
+  Call() : in_flight_(calls.fetch_add(1) + 1) {}
+  ~Call() { calls.fetch_sub(1); }
+  int share(int wanted) const { return std::max(1, wanted / in_flight_); }
+
+ private:
+  int in_flight_;
+};
+
+}  // namespace
+
+void Barrier::wait(int size) {
+  if (size == 1) return;
+  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  constexpr int spins = 300;  // a few microseconds, several times a hot barrier
+  for (int i = 0; phase_.load(std::memory_order_acquire) == phase; ++i) {
+    if (i < spins)
+      pause_briefly();
+    else
+      sched_yield();
+  }
+}
+
+int process_threads() {
+  int n = threads.load();
+  if (n == 0) {
+    int unset = 0;
+    threads.compare_exchange_strong(unset, initial_threads());
+    n = threads.load();
+  }
+  return n;
+}
+
+void set_process_threads(int n) { threads.store(n); }
+
+const char* openmp_runtime() {
+#if !defined(_OPENMP)
+  return "none";
+#elif defined(__clang__)
+  return "libomp";
+#else
+  return "libgomp";
+#endif
+}
+
+void run_team(int wanted, void (*prepare)(void*, int), void (*body)(void*, int, int), void* context) {
+  const Team team{prepare, body, context};
+  const Call call;
+  wanted = call.share(wanted);
+#ifdef _OPENMP
+  if (wanted > 1) {
+    // The runtime's threads did not survive the fork, and it does not know: a new thread has it start new ones.
+    if (forked.load())
+      std::thread([&] { run_parallel(wanted, team); }).join();
+    else
+      run_parallel(wanted, team);
+    return;
+  }
+#endif
+  run_alone(team);
+}
+
+}  // namespace rnnkern

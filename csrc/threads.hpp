@@ -1,0 +1,40 @@
+// The OpenMP team, its barrier, the thread count and what a fork does to them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace rnnkern {
+
+int process_threads();           // set_num_threads' value; OMP_NUM_THREADS or the cores at first; 1 in a forked child
+void set_process_threads(int n);
+const char* openmp_runtime();    // "libgomp", "libomp" or "none"
+
+// A reusable barrier of `size` threads, the same at every wait: spins briefly, then yields. One thread doesn't wait.
+class Barrier {
+ public:
+  void wait(int size);
+
+ private:
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+};
+
+// Runs body(context, thread, team) on a team of at most `wanted` threads, fewer when other calls are at work; denormals
+// suppressed, the caller's floating-point mode restored. `prepare(context, team)` is called once, before any body, with
+// the size of the team that there really is; neither may throw.
+void run_team(int wanted, void (*prepare)(void*, int team), void (*body)(void*, int thread, int team), void* context);
+
+// The same with callables prepare(team) and body(thread, team).
+template <class Prepare, class Body>
+void run_team(int wanted, Prepare&& prepare, Body&& body) {
+  struct Context {
+    Prepare& prepare;
+    Body& body;
+  } context{prepare, body};
+  run_team(
+      wanted, [](void* c, int team) { static_cast<Context*>(c)->prepare(team); },
+      [](void* c, int thread, int team) { static_cast<Context*>(c)->body(thread, team); }, &context);
+}
+
+}  // namespace rnnkern

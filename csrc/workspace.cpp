@@ -1,0 +1,47 @@
+#include "workspace.hpp"
+
+#include <cstdlib>
+#include <new>
+#include <utility>
+
+namespace rnnkern {
+namespace {
+
+constexpr std::size_t kPage = 4096, kCacheLine = 64;
+constexpr std::size_t kKeep = std::size_t{64} << 20;
+
+thread_local Block kept;
+
+}  // namespace
+
+Block::Block(std::size_t bytes) {
+  if (bytes == 0) return;
+  const std::size_t alignment = bytes < kPage ? kCacheLine : kPage;
+  const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  data_ = rounded < bytes ? nullptr : static_cast<char*>(std::aligned_alloc(alignment, rounded));
+  if (!data_) throw std::bad_alloc();
+  size_ = rounded;
+}
+
+Block::Block(Block&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+Block& Block::operator=(Block&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+Block::~Block() { std::free(data_); }
+
+Workspace::Workspace(std::size_t bytes) : block_(std::move(kept)) {
+  if (block_.size() < bytes) {
+    block_ = Block();
+    block_ = Block(bytes);
+  }
+}
+
+Workspace::~Workspace() {
+  if (block_.data() && block_.size() <= kKeep) kept = std::move(block_);
+}
+
+}  // namespace rnnkern

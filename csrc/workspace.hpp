@@ -1,0 +1,69 @@
+// Work space: one allocation a call, handed out in aligned pieces; kept by the calling thread for its next call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace rnnkern {
+
+// Hands out pieces of one block. With no block it only measures: lay everything out once to learn `used`, allocate, and
+// lay it out again.
+class Arena {
+ public:
+  explicit Arena(char* base = nullptr) : base_(base) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    const std::size_t at = used_;
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  std::size_t used_ = 0;
+};
+
+// Memory aligned to pages where it is large, to cache lines otherwise. Throws std::bad_alloc.
+class Block {
+ public:
+  Block() = default;
+  explicit Block(std::size_t bytes);
+  Block(Block&& other) noexcept;
+  Block& operator=(Block&& other) noexcept;
+  ~Block();
+  char* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  char* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// The calling thread's block of at least `bytes`, for the duration of one call; blocks of up to 64 MiB are kept for the
+// next one. Not re-entrant: a call does not make another one while it holds the block.
+class Workspace {
+ public:
+  explicit Workspace(std::size_t bytes);
+  ~Workspace();
+  Workspace(Workspace&&) noexcept = default;
+  Workspace& operator=(Workspace&&) = delete;
+  char* data() const { return block_.data(); }
+
+ private:
+  Block block_;
+};
+
+// Runs `layout(arena)` twice: to measure, and on the calling thread's work space, which the result holds.
+template <class Layout>
+Workspace lay_out(Layout&& layout) {
+  Arena measure;
+  layout(measure);
+  Workspace workspace(measure.used());
+  Arena arena(workspace.data());
+  layout(arena);
+  return workspace;
+}
+
+}  // namespace rnnkern
