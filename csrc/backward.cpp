@@ -451,7 +451,7 @@ class BackwardNetwork {
     for (int64_t i = 0; i < std::min<int64_t>(2, spec_.num_layers - 1); ++i)
       between[i] = arena.take<T>(call.steps * call.batch * width());
     for (int64_t l = 0; l < spec_.num_layers; ++l)
-      layers_[l].dx = l == 0 ? call_.dx : Sequence<T>{between[l % 2], call.batch * width(), width()};
+      layers_[l].dx = l == 0 ? call_.dx : Sequence<T>{between[(l - 1) % 2], call.batch * width(), width()};
     for (int64_t l = 0; l < spec_.num_layers; ++l) lay_out_layer(arena, l, plan, barriers);
   }
 

@@ -1,0 +1,14 @@
+// What module.cpp registers.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace rnnkern {
+
+void bind_network(pybind11::module_&);
+void bind_settings(pybind11::module_&);
+
+// Threads for a call from here: those of the context, else of the process.
+int context_threads();
+
+}  // namespace rnnkern

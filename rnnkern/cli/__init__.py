@@ -1,0 +1,1 @@
+"""The commands of `python -m rnnkern`, one file each, imported when they run."""

@@ -1,0 +1,186 @@
+"""`bench`: this machine against the peers that are installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
+
+import rnnkern
+
+from ..settings import config
+from . import errors, files, machine, measure
+from .case import CELLS, GRID, Case, Problem, Results, Shape
+from .contenders import OWN, Contender, Reference
+from .outcome import Outcome, means
+from .peers import load_peers
+from .report import console, print_report
+
+IDLE_SHAPE = Shape(100, 1, 256, 256)
+"""Split over the threads, and short."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, write. The exit code is 1 when a contender failed or computed something else."""
+    check_outputs(options)
+    cases = [Case(cell, shape) for cell in options.cell or CELLS for shape in options.shape or GRID]
+    cases = list(dict.fromkeys(cases))
+    check_sizes(options, cases)
+    end = time.perf_counter() + options.seconds
+    out = console()
+    facts = machine.describe()
+    if facts["load"] > 0.5:
+        busy = f"Other programs are at work (load {facts['load']:.1f}): thread pools that spin look slow."
+        out.print(busy, style="yellow")
+    with equal_threads(options.threads) as threads:
+        with out.status("importing peers"):
+            peers, absent = load_peers(threads)
+        kinds = [kind for kind in (*OWN, *peers) if kind.trains or not options.train]
+        absent |= {kind.name: "does not train" for kind in peers if kind not in kinds}
+        for name, reason in absent.items():
+            out.print(f"without {escape(name)}: {escape(reason)}")
+        idle_case = Case(cases[0].cell, IDLE_SHAPE)
+        idle, outcomes = measure_all(out, cases, kinds, options.train, idle_case, end)
+    names = [kind.name for kind in sorted(kinds, key=lambda kind: kind is Reference)]
+    what = "Training (forward + all gradients)" if options.train else "Inference"
+    title = f"{what}, float32, {threads} thread{'s' * (threads > 1)}, {facts['processor']}"
+    print_report(out, outcomes, names, f"{title}: µs per call", idle, str(idle_case))
+    if options.json:
+        record = {
+            "rnnkern": config(),
+            "machine": facts,
+            "versions": {name: machine.version(name) for name in ("numpy", *(kind.name for kind in peers))},
+            "settings": {"train": options.train, "threads": threads, "dtype": "float32", "seconds": options.seconds},
+            "absent": absent,
+            "results": [outcome.as_dict() for outcome in outcomes],
+            "geometric_means": means(outcomes),
+            "idle": {"case": str(idle_case), "extra_microseconds": {name: s * 1e6 for name, s in idle.items()}},
+        }
+        with files.whole(options.json) as file:
+            file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+        out.print(f"wrote {escape(str(options.json))}")
+    if options.plot:
+        from .plot import draw
+
+        with files.whole(options.plot) as file:
+            draw(outcomes, title).savefig(file, format=options.plot.suffix[1:])
+        out.print(f"wrote {escape(str(options.plot))}")
+    return 1 if any(outcome.errors for outcome in outcomes) else 0
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Leave before the work when its results couldn't be written."""
+    for option in ("json", "plot"):
+        path: Path | None = getattr(options, option)
+        if path is not None and (reason := files.unwritable(path)):
+            options.fail(f"argument --{option}: {reason}")
+    if options.plot:
+        from .plot import formats
+
+        if options.plot.suffix[1:] not in formats():
+            options.fail(f"argument --plot: {options.plot} must end in one of .{', .'.join(formats())}")
+
+
+def check_sizes(options: argparse.Namespace, cases: Sequence[Case]) -> None:
+    memory = machine.describe()["memory_bytes"]
+    for case in cases:
+        if case.nbytes > memory:
+            need, have = (f"{size / 2**30:,.0f} GiB" for size in (case.nbytes, memory))
+            options.fail(f"argument --shape: {case} takes about {need}, this machine has {have}")
+
+
+@contextmanager
+def equal_threads(wanted: int | None) -> Iterator[int]:
+    """Set and yield the number of threads of rnnkern and of NumPy's BLAS."""
+    threads = wanted or rnnkern.get_num_threads()
+    with threadpool_limits(threads, "blas"), rnnkern.num_threads(threads):
+        yield threads
+
+
+def measure_all(
+    out: Console, cases: Sequence[Case], kinds: Sequence[type[Contender]], train: bool, idle_case: Case, end: float
+) -> tuple[dict[str, float], list[Outcome]]:
+    """Share the time until `end` (of `time.perf_counter`) among the cases, by their size."""
+    shares = [max(0.01, case.flops / 5e10) for case in cases]
+    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    outcomes: list[Outcome] = []
+    with Progress(*bar, console=out, transient=True) as progress:
+        task = progress.add_task("idle cost", total=len(cases))
+        start = time.perf_counter()
+        calls, _ = prepare(idle_case, [kind for kind in kinds if kind is not Reference], train=False)
+        set_up = [time.perf_counter() - start]
+        idle = measure.first_after_idle(calls)
+        del calls
+        for index, case in enumerate(cases):
+            progress.update(task, description=str(case), completed=index)
+            start = time.perf_counter()
+            calls, failed = prepare(case, kinds, train)
+            now = time.perf_counter()
+            set_up.append(now - start)
+            later = sum(set_up) / len(set_up) * (len(cases) - index - 1)
+            seconds = max(0.0, end - now - later) * shares[index] / sum(shares[index:])
+            limits = {kind.name: kind.turns for kind in kinds if kind.turns is not None}
+            outcomes.append(Outcome(case, measure.interleave(calls, seconds, limits), failed))
+            del calls
+        progress.update(task, completed=len(cases))
+    return idle, outcomes
+
+
+def prepare(
+    case: Case, kinds: Sequence[type[Contender]], train: bool
+) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """Make the contenders and compare what they compute with the reference.
+
+    Returns
+    -------
+    calls
+        By name: what to time, of those whose results are right.
+    failed
+        By name: what is wrong with the others.
+    """
+    problem = Problem(case)
+    truth = outputs(Reference(problem), train)
+    calls: dict[str, Callable[[], Any]] = {}
+    failed: dict[str, str] = {}
+    for kind in kinds:
+        try:
+            contender = kind(problem)
+            wrong = differences(case, outputs(contender, train), truth)
+        except Exception as error:  # whatever a peer raises is for the report
+            failed[kind.name] = f"{type(error).__name__}: {error}"
+            continue
+        if wrong:
+            failed[kind.name] = "differs from the reference: " + ", ".join(wrong)
+        else:
+            calls[kind.name] = contender.train if train else contender.infer
+    return calls, failed
+
+
+def outputs(contender: Contender, train: bool) -> Results:
+    return contender.trained(contender.train()) if train else contender.inferred(contender.infer())
+
+
+def differences(case: Case, actual: Results, truth: Results) -> list[str]:
+    """Say what is missing, too much, or too far away."""
+    wrong = [f"{name} only on one side" for name in sorted(actual.keys() ^ truth.keys())]
+    shape = case.shape
+    for name in actual.keys() & truth.keys():
+        depth = shape.I + (1 + case.gates) * shape.H + (shape.T * shape.B if name in WEIGHT_GRADIENTS else 0)
+        allowed = errors.bound(np.dtype(np.float32), depth, shape.T)
+        error = errors.relative_error(actual[name], truth[name])
+        if not error <= allowed:
+            wrong.append(f"{name} by {error:.1e}, allowed {allowed:.1e}")
+    return wrong
+
+
+WEIGHT_GRADIENTS = frozenset(f"d{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))

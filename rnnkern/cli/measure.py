@@ -1,0 +1,106 @@
+"""Fair timing: contenders take turns in random order, so that whatever disturbs the machine disturbs them all."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+Call = Callable[[], Any]
+
+SETTLE = 0.003
+"""Untimed calls (s) at the start of a turn: other thread pools stop spinning, caches and own threads get warm."""
+SLICE = 0.006
+"""Timed calls (s) in a turn."""
+LONG = 0.03
+"""A call of so many seconds isn't disturbed by what settling is for."""
+ROUNDS = (3, 40)
+
+
+def once(call: Call) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def estimate(call: Call) -> float:
+    """Seconds of an undisturbed call, roughly."""
+    samples = [once(call)]
+    while len(samples) < 5 and sum(samples) < 2 * LONG:
+        samples.append(once(call))
+    return min(samples)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector from running inside a measurement."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def turn(call: Call, expected: float) -> list[float]:
+    """Seconds of each timed call of one turn, of calls that take about `expected` seconds."""
+    end = time.perf_counter() + SETTLE
+    while expected < LONG:
+        call()
+        if time.perf_counter() >= end:
+            break
+    return [once(call) for _ in range(max(1, min(100, int(SLICE / expected))))]
+
+
+def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, int]) -> dict[str, list[float]]:
+    """Time warm calls against each other.
+
+    Parameters
+    ----------
+    calls
+        By name; each has run before.
+    seconds
+        To spend in all, as far as ROUNDS allows; when there is no time left, one round has to do.
+    turns
+        The most turns of some of the calls, which are spread over the rounds.
+
+    Returns
+    -------
+    dict
+        By name: seconds of each timed call.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    shuffle = random.Random(0).shuffle
+    with no_collection():
+        estimates = {name: estimate(call) for name, call in calls.items()}
+        costs = {
+            name: expected if expected >= LONG else max(SETTLE, expected) + max(SLICE, expected)
+            for name, expected in estimates.items()
+        }
+        least, most = ROUNDS if seconds > 0 else (1, 1)
+        seconds -= sum(costs[name] * limit for name, limit in turns.items() if name in calls)
+        round_cost = sum(cost for name, cost in costs.items() if name not in turns)
+        rounds = max(least, min(most, int(seconds / round_cost))) if round_cost else least
+        for index in range(rounds):
+            names = [name for name in calls if index % -(-rounds // turns.get(name, rounds)) == 0]
+            shuffle(names)
+            for name in names:
+                samples[name] += turn(calls[name], estimates[name])
+    return samples
+
+
+def first_after_idle(calls: Mapping[str, Call], idle: float = 0.05, repeats: int = 9) -> dict[str, float]:
+    """By name: what the first call after `idle` seconds of sleep takes more than the hot calls after it (s)."""
+    extra: dict[str, list[float]] = {name: [] for name in calls}
+    with no_collection():
+        for _ in range(repeats):
+            for name, call in calls.items():
+                time.sleep(idle)
+                first = once(call)
+                extra[name].append(first - median(once(call) for _ in range(7)))
+    return {name: median(values) for name, values in extra.items()}

@@ -1,0 +1,88 @@
+"""The picture of `bench`: how many times faster than each peer, per shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .contenders import Reference
+from .outcome import RIVALS, Outcome, means
+
+COLOURS = {
+    "torch": "#e4572e",
+    "onnxruntime": "#2274c4",
+    "openvino": "#8e5bd0",
+    "jax": "#12917b",
+    Reference.name: "#777777",
+}
+AHEAD, BEHIND = "#cdeacf", "#f8cdc6"
+AHEAD_TEXT, BEHIND_TEXT = "#1b7f3b", "#c0271a"
+
+
+def formats() -> list[str]:
+    """Return the endings of the files that can be written."""
+    return sorted(Figure().canvas.get_supported_filetypes())
+
+
+def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
+    """One panel per cell, one row per shape: a dot for each peer's time as a multiple of the best of ours.
+
+    The bar ends at the best peer, the number is its multiple. Without peers NumPy takes their place.
+    """
+    averages = means(outcomes)
+    groups = {cell: [o for o in outcomes if o.case.cell == cell] for cell in averages if cell != "all"}
+    shown = [name for name in RIVALS if any(name in o.samples for o in outcomes)] or [Reference.name]
+    rows = max(map(len, groups.values()))
+    figure = Figure(figsize=(1 + 4.2 * len(groups), 2 + 0.33 * rows), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharex=True, squeeze=False)[0]
+    for panel, (cell, members) in zip(panels, groups.items()):
+        draw_cell(panel, members, shown)
+        mean = averages[cell].get("best")
+        title_end = f"   geometric mean {mean:.2f}×" if mean else ""
+        panel.set_title(cell.upper() + title_end, loc="left", weight="bold")
+    values = [value for o in outcomes for name in shown if (value := o.speedup(name)) is not None]
+    scale(panels[0], min([0.8, *values]), max([2.0, *values]))
+    figure.suptitle(f"{title}; rows are T,B,I,H", x=0.01, ha="left", fontsize=10, color="#555555")
+    figure.supxlabel("time / time of rnnkern", fontsize=10)
+    dots = [Line2D([], [], ls="", marker="o", ms=7, color=COLOURS[name], label=name) for name in shown]
+    dots.append(Line2D([], [], color="black", lw=1.4, label="rnnkern"))
+    figure.legend(handles=dots, loc="outside upper right", ncols=len(dots), frameon=False, handletextpad=0.3)
+    return figure
+
+
+def draw_cell(panel: Any, outcomes: Sequence[Outcome], shown: Sequence[str]) -> None:
+    for row, outcome in enumerate(outcomes):
+        best = outcome.speedup(outcome.rival)
+        if best is not None:
+            ahead = best >= 1
+            panel.barh(row, best - 1, left=1, height=0.7, color=AHEAD if ahead else BEHIND, zorder=1)
+            style = {"color": AHEAD_TEXT if ahead else BEHIND_TEXT, "weight": "bold", "fontsize": 9}
+            place = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "center"}
+            panel.text(1, row, f"{best:.2f}×", **place, **style)
+        for name in shown:
+            value = outcome.speedup(name)
+            if value is not None:
+                size = 58 if name == outcome.rival else 26
+                panel.scatter(value, row, s=size, color=COLOURS[name], edgecolor="white", lw=0.8, zorder=3)
+    panel.axvline(1, color="black", lw=1.4, zorder=2)
+    panel.set_yticks(range(len(outcomes)), [str(outcome.case.shape) for outcome in outcomes], fontsize=9)
+    panel.set_ylim(len(outcomes) - 0.4, -0.6)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(axis="x", color="#e8e8e8", lw=0.7, zorder=0)
+    for side in ("top", "right", "left"):
+        panel.spines[side].set_visible(False)
+
+
+def scale(panel: Any, low: float, high: float) -> None:
+    """Logarithmic from below `low` to well above `high`: the numbers stand at the right."""
+    decades = math.log10(high / low)
+    panel.set_xscale("log")
+    panel.set_xlim(low * 10 ** (-0.05 * decades), high * 10 ** (0.22 * decades))
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.8 else (1,)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    panel.xaxis.set_minor_formatter(NullFormatter())

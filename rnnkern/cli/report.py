@@ -1,0 +1,103 @@
+"""The tables of `bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from .outcome import RIVALS, Outcome, means
+
+
+def console() -> Console:
+    """Return a console that doesn't squeeze tables into the 80 columns assumed of a pipe."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=max(found.width, 132))
+
+
+def new_table(title: str, caption: str | None = None) -> Table:
+    return Table(title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+
+
+def duration(seconds: float) -> str:
+    """Microseconds in three digits, or all of them."""
+    value = seconds * 1e6
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def rival_name(outcomes: Sequence[Outcome]) -> str:
+    """Name what speed-ups are against."""
+    return "best peer" if any(name in RIVALS for outcome in outcomes for name in outcome.samples) else "NumPy"
+
+
+def ratio(value: float | None) -> Text:
+    if value is None:
+        return Text("-", style="dim")
+    return Text(f"{value:.2f}", style="bold green" if value >= 1 else "bold red")
+
+
+def times_table(outcomes: Sequence[Outcome], names: Sequence[str], title: str) -> Table:
+    """Every shape, every contender; the fastest of each row in bold."""
+    table = new_table(
+        title, f"speed-up: {rival_name(outcomes)}'s time / the better of rnnkern (live weights) and frozen"
+    )
+    table.add_column("cell T,B,I,H", overflow="fold")
+    for name in (*names, "speed-up"):
+        table.add_column(name, justify="right", overflow="fold")
+    previous = None
+    for outcome in outcomes:
+        if previous not in (None, outcome.case.cell):
+            table.add_section()
+        previous = outcome.case.cell
+        fastest = outcome.best(names)
+        row = []
+        for name in names:
+            seconds = outcome.seconds(name)
+            if seconds is not None:
+                row.append(Text(duration(seconds), style="bold" if name == fastest else ""))
+            elif name in outcome.errors:
+                row.append(Text("error", style="red"))
+            else:
+                row.append(Text("-", style="dim"))
+        table.add_row(str(outcome.case), *row, ratio(outcome.speedup(outcome.rival)))
+    return table
+
+
+def means_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> Table:
+    rows = means(outcomes)
+    against = [name for name in names if any(name in row for row in rows.values())]
+    if rival_name(outcomes) not in against:
+        against = ["best", *against]
+    table = new_table("Speed-up over each, geometric mean over the shapes")
+    table.add_column("cell")
+    for name in against:
+        table.add_column(rival_name(outcomes) if name == "best" else name, justify="right", overflow="fold")
+    for cell, row in rows.items():
+        table.add_row(cell if cell == "all" else cell.upper(), *(ratio(row.get(name)) for name in against))
+    return table
+
+
+def print_report(
+    out: Console,
+    outcomes: Sequence[Outcome],
+    names: Sequence[str],
+    title: str,
+    idle: Mapping[str, float],
+    idle_case: str,
+) -> None:
+    out.print(times_table(outcomes, names, title))
+    out.print(means_table(outcomes, names))
+    speedups = [outcome.speedup(outcome.rival) for outcome in outcomes]
+    behind = [str(outcome.case) for outcome, value in zip(outcomes, speedups) if value is not None and value < 1]
+    if behind:
+        out.print(f"Behind {rival_name(outcomes)} on {len(behind)} of {len(outcomes)} shapes: {'; '.join(behind)}")
+    if idle:
+        costs = ", ".join(f"{name} {extra * 1e3:+.2f} ms" for name, extra in idle.items())
+        out.print(f"First call after 50 ms of idling, against a hot one ({idle_case}): {costs}")
+    for outcome in outcomes:
+        for name, error in outcome.errors.items():
+            out.print(f"[bold red]error[/] {escape(f'{name} on {outcome.case}: {error}')}")

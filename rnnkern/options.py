@@ -1,0 +1,147 @@
+"""The checks of a layer's options, in Python's own types."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal, Optional, Union
+
+import numpy as np
+
+from .spec import Activation, Family
+
+ActivationLike = Union[str, tuple[Any, ...]]
+
+# name: defaults of alpha and beta (ONNX's operator RNN, attribute activations)
+ACTIVATIONS: dict[str, tuple[float, float]] = {
+    "Affine": (1.0, 0.0),
+    "Elu": (1.0, 0.0),
+    "HardSigmoid": (0.2, 0.5),
+    "Identity": (0.0, 0.0),  # not ONNX's
+    "LeakyRelu": (0.01, 0.0),
+    "Relu": (0.0, 0.0),
+    "ScaledTanh": (1.0, 1.0),
+    "Sigmoid": (0.0, 0.0),
+    "Softplus": (0.0, 0.0),
+    "Softsign": (0.0, 0.0),
+    "Tanh": (0.0, 0.0),
+    "ThresholdedRelu": (1.0, 0.0),
+}
+_BY_LOWER_NAME = {name.lower(): name for name in ACTIVATIONS}
+PARAMETERS = {"Affine": 2, "Elu": 1, "HardSigmoid": 2, "LeakyRelu": 1, "ScaledTanh": 2, "ThresholdedRelu": 1}
+"""How many of alpha and beta a function has, where it has any."""
+
+USUAL: dict[Family, tuple[str, ...]] = {
+    "rnn": ("Tanh",),
+    "lstm": ("Sigmoid", "Tanh", "Tanh"),
+    "gru_reset_after": ("Sigmoid", "Tanh"),
+    "gru_reset_before": ("Sigmoid", "Tanh"),
+}
+
+
+def describe(value: object) -> str:
+    """What came, for an error message."""
+    return f"{type(value).__name__} {value!r}"
+
+
+def check_size(name: str, value: object, least: int = 1) -> int:
+    """An integer of at least `least`; a TypeError or ValueError otherwise."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected an integer >= {least}, got {describe(value)}")
+    try:
+        size = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer >= {least}, got {describe(value)}") from None
+    if size < least:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {size}")
+    if size > 2**31 - 1:
+        raise ValueError(f"{name}: expected an integer < 2**31, got {size}")
+    return size
+
+
+def check_bool(name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+    return bool(value)
+
+
+def check_number(name: str, value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {describe(value)}")
+    return float(value)
+
+
+def check_dropout(value: object) -> float:
+    dropout = check_number("dropout", value)
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
+    return dropout
+
+
+def check_clip(value: object) -> Optional[float]:
+    if value is None:
+        return None
+    clip = check_number("clip", value)
+    if not clip > 0.0:
+        raise ValueError(f"clip: expected a number > 0 or None, got {clip}")
+    return None if math.isinf(clip) else clip
+
+
+def check_coupled(value: object) -> Optional[Literal["i", "f"]]:
+    if value is False or value is None:
+        return None
+    if value is True or value == "i":
+        return "i"
+    if value == "f":
+        return "f"
+    raise ValueError(f'coupled: expected False, True, "i" or "f", got {describe(value)}')
+
+
+def check_dtype(value: Any) -> np.dtype[Any]:
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype: expected float32 or float64, got {describe(value)}") from None
+    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+    return dtype
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name}: expected one of {expected}, got {describe(value)}")
+    return value
+
+
+def check_activation(value: object) -> Activation:
+    """One function: its name in any case, or a tuple of the name, alpha and beta."""
+    name, *parameters = value if isinstance(value, (tuple, list)) and value else (value,)
+    if not isinstance(name, str):
+        raise TypeError(f"activations: expected names or tuples (name, alpha, beta), got {describe(value)}")
+    known = _BY_LOWER_NAME.get(name.lower())
+    if known is None:
+        raise ValueError(f"activations: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    allowed = PARAMETERS.get(known, 0)
+    if len(parameters) > allowed:
+        raise ValueError(f"activations: {known} has {allowed} parameters, got {len(parameters)}")
+    numbers = [check_number(f"activations: {known}", parameter) for parameter in parameters]
+    alpha, beta = (*numbers, *ACTIVATIONS[known][len(numbers) :])
+    return known, alpha, beta
+
+
+def check_activations(value: Any, family: Family, directions: int) -> tuple[tuple[Activation, ...], ...]:
+    """One tuple of functions per direction; None means the usual ones."""
+    count = len(USUAL[family])
+    if value is None:
+        value = USUAL[family]
+    if isinstance(value, str) or not isinstance(value, (tuple, list)):
+        raise TypeError(f"activations: expected a tuple of {count} functions, got {describe(value)}")
+    functions = tuple(check_activation(function) for function in value)
+    if len(functions) == count:
+        return (functions,) * directions
+    if directions == 2 and len(functions) == 2 * count:
+        return functions[:count], functions[count:]
+    either = f"{count} or {2 * count}" if directions == 2 else f"{count}"
+    raise ValueError(f"activations: expected {either} functions, got {len(functions)}")

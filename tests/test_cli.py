@@ -1,0 +1,312 @@
+"""The command line, in this process where nothing else is asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("threadpoolctl")
+
+import rnnkern
+from rnnkern.__main__ import main
+from rnnkern.cli import bench, check, errors, files, measure, peers
+from rnnkern.cli.case import CELLS, Case, Problem, Shape
+from rnnkern.cli.contenders import Frozen, Live, Reference
+
+TINY = ("--shape", "5,3,4,6", "--seconds", "1")
+
+
+@pytest.fixture
+def no_peers(monkeypatch):
+    monkeypatch.setattr(peers, "PEERS", ())
+
+
+@pytest.fixture
+def quick(no_peers, monkeypatch):
+    """No idling, few turns."""
+    monkeypatch.setattr(measure, "ROUNDS", (2, 3))
+    monkeypatch.setattr(measure, "first_after_idle", lambda calls: dict.fromkeys(calls, 1e-5))
+
+
+def failing(capsys, *arguments):
+    """What a wrong command line prints."""
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    return capsys.readouterr().err
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# info
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert rnnkern.__version__ in printed
+    assert np.__version__ in printed
+
+
+def test_module_runs_as_a_program():
+    command = [sys.executable, "-m", "rnnkern", "info"]
+    assert rnnkern.__version__ in subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.parametrize(("command", "code"), [("info", 0), ("check", 2), ("bench", 2)])
+def test_without_the_extra(command, code):
+    done = python(
+        "import sys; sys.modules.update(rich=None, matplotlib=None)\n"
+        f"from rnnkern.__main__ import main; sys.exit(main(['{command}']))"
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert ("pip install 'rnnkern[bench]'" in done.stderr) == (code == 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "command"),
+        (["sing"], "sing"),
+        (["info", "--shape", "1,1,1,1"], "--shape"),
+        (["bench", "--shape", "1,2,3"], "expected four sizes T,B,I,H, got '1,2,3'"),
+        (["bench", "--shape", "1,2,3,4,5"], "four sizes"),
+        (["bench", "--shape", "1,0,3,4"], "expected a positive integer, got '0'"),
+        (["bench", "--shape=-1,2,3,4"], "got '-1'"),
+        (["bench", "--shape", "1,2,3,x"], "got 'x'"),
+        (["bench", "--shape", "1,2,3,²"], "got '²'"),
+        (["bench", "--shape", "1000000000,1000,10,1000"], "this machine has"),
+        (["bench", "--cell", "transformer"], "invalid choice: 'transformer'"),
+        (["bench", "--threads", "0"], "--threads: expected a positive integer"),
+        (["bench", "--threads", "9" * 30], "positive integer"),
+        (["bench", "--seconds", "soon"], "'soon'"),
+        (["bench", "--json", "missing/a.json"], "--json: there is no directory missing"),
+        (["bench", "--json", "."], "--json: . is a directory"),
+        (["bench", "--plot", "missing/a.png"], "--plot: there is no directory missing"),
+        (["bench", "--plot", "a.doc"], "--plot: a.doc must end in one of"),
+        (["bench", "--plot", "a"], "must end in one of"),
+    ],
+)
+def test_wrong_options(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in failing(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# check
+
+
+def test_check_passes(capsys):
+    assert main(["check"]) == 0
+    printed = capsys.readouterr().out
+    for layer in check.LAYERS:
+        assert layer in printed
+    assert "FAIL" not in printed
+
+
+@pytest.mark.parametrize("name", ["y", "dx", "dweight_hh_l0"])
+@pytest.mark.parametrize("broken", ["one value", "nan", "shape"])
+def test_check_finds(name, broken, capsys, monkeypatch):
+    """A single wrong number of a single kernel."""
+    right = check.compute
+
+    def wrong(layer, sizes, dtype, **keywords):
+        results = right(layer, sizes, dtype, **keywords)
+        if layer == "LSTM" and dtype == np.float32 and "_isa" in keywords:
+            array = results[name]
+            if broken == "shape":
+                results[name] = array[:-1]
+            else:
+                array.flat[-1] += np.nan if broken == "nan" else 1e-3 * np.abs(array).max()
+        return results
+
+    monkeypatch.setattr(check, "compute", wrong)
+    monkeypatch.setattr(check, "LAYERS", {key: check.LAYERS[key] for key in ("RNN tanh", "LSTM")})
+    monkeypatch.setattr(check, "SIZES", check.SIZES[:1])
+    assert main(["check"]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "FAIL" in line]
+    isas = [isa for isa, can_run, _ in rnnkern._core.isas() if can_run]
+    assert len(lines) == len(isas)
+    assert all("LSTM" in line and "float32" in line and name in line for line in lines)
+
+
+def test_nan_exceeds_every_bound():
+    good = np.ones(3)
+    for actual, truth in [
+        (np.array([1, np.nan, 1]), good),
+        (good, np.array([1, np.nan, 1])),
+        (good, np.full(3, np.inf)),
+    ]:
+        assert not errors.relative_error(actual, truth) <= errors.bound(np.dtype(np.float32), 10**6, 10**6)
+        assert check.Error("y", check.SIZES[0], errors.relative_error(actual, truth), 1.0).fails
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# bench
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_bench(train, quick, capsys, tmp_path):
+    outputs = tmp_path / "out.json", tmp_path / "out.png"
+    options = ["--cell", "gru", "--cell", "rnn", *TINY, "--shape", "1,1,2,3", "--threads", "1", *["--train"][:train]]
+    before = rnnkern.get_num_threads()
+    assert main(["bench", *options, "--json", str(outputs[0]), "--plot", str(outputs[1])]) == 0
+    assert rnnkern.get_num_threads() == before
+    printed = capsys.readouterr().out
+    record = json.loads(outputs[0].read_text())
+    assert record["settings"] == {"train": train, "threads": 1, "dtype": "float32", "seconds": 1}
+    names = {"rnnkern", "NumPy"} if train else {"rnnkern", "frozen", "NumPy"}
+    assert [(r["cell"], r["T"], r["B"], r["I"], r["H"]) for r in record["results"]] == [
+        (cell, *shape) for cell in ("gru", "rnn") for shape in [(5, 3, 4, 6), (1, 1, 2, 3)]
+    ]
+    for result in record["results"]:
+        assert result["microseconds"].keys() == names
+        assert all(0 < t["best"] <= t["median"] <= t["quartile_3"] for t in result["microseconds"].values())
+        medians = {name: t["median"] for name, t in result["microseconds"].items()}
+        best = min(value for name, value in medians.items() if name != "NumPy")
+        assert result["speedup"] == pytest.approx(medians["NumPy"] / best, rel=1e-2)
+        assert f"{result['speedup']:.2f}" in printed
+    ratios = [result["speedup"] for result in record["results"]]
+    assert record["geometric_means"]["all"]["best"] == pytest.approx(np.exp(np.mean(np.log(ratios))))
+    assert "idling" in printed
+    assert outputs[1].read_bytes().startswith(b"\x89PNG")
+    assert sorted(tmp_path.iterdir()) == sorted(outputs)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_bench_takes_every_cell(train, quick, capsys):
+    assert main(["bench", *TINY, *["--train"][:train]]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{cell.upper()} 5,3,4,6" in printed for cell in CELLS)
+
+
+class Stranger(Reference):
+    """A peer that isn't quite right."""
+
+    name = "torch"
+    peer = True
+    modules = ("numpy",)
+
+    @classmethod
+    def load(cls, threads):
+        pass
+
+    def infer(self):
+        y, state = super().infer()
+        y.flat[0] += self.off
+        return y, state
+
+
+@pytest.mark.parametrize("off", [1e-2, np.nan])
+def test_bench_shows_wrong_results(off, quick, capsys, monkeypatch):
+    monkeypatch.setattr(Stranger, "off", off, raising=False)
+    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+    assert main(["bench", "--cell", "lstm", *TINY]) == 1
+    printed = capsys.readouterr().out
+    assert "error torch on LSTM 5,3,4,6: differs from the reference: y by" in printed
+
+
+def test_bench_shows_failures(quick, capsys, monkeypatch):
+    def fails(self, problem):
+        raise RuntimeError("no [such] operator")
+
+    monkeypatch.setattr(Stranger, "__init__", fails)
+    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+    assert main(["bench", "--cell", "lstm", *TINY]) == 1
+    assert "error torch on LSTM 5,3,4,6: RuntimeError: no [such] operator" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [ImportError("cannot open libtorch.so"), OSError("bad ELF")])
+def test_bench_names_absent_peers(error, quick, capsys, monkeypatch):
+    def load(threads):
+        raise error
+
+    monkeypatch.setattr(Stranger, "load", load)
+    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+    assert main(["bench", "--cell", "rnn", *TINY]) == 0
+    assert f"without torch: {type(error).__name__}: {error}" in capsys.readouterr().out
+
+
+def test_interrupt(quick, capsys, monkeypatch, tmp_path):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "interleave", interrupted)
+    assert main(["bench", *TINY, "--json", str(tmp_path / "out.json")]) == 130
+    assert not list(tmp_path.iterdir())
+
+
+KINDS = [Live, Frozen, *peers.PEERS]
+JOBS = [(kind, train) for kind in KINDS for train in (False, True) if kind.trains or not train]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("kind", "train"), JOBS, ids=lambda value: getattr(value, "name", value))
+def test_contenders_agree(kind, train, cell, monkeypatch):
+    if kind in peers.PEERS:
+        for module in kind.modules:
+            pytest.importorskip(module)
+        monkeypatch.setenv("NPROC", "1")
+        kind.load(1)
+    case = Case(cell, Shape(7, 3, 5, 9))
+    actual, truth = (bench.outputs(one(Problem(case)), train) for one in (kind, Reference))
+    assert actual.keys() == truth.keys()
+    assert {"y", "h"} <= actual.keys()
+    assert not train or {"dx", "dh", "dweight_ih_l0", "dweight_hh_l0", "dbias_ih_l0", "dbias_hh_l0"} <= actual.keys()
+    assert not bench.differences(case, actual, truth)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Timing and files
+
+
+def test_turns_interleave(monkeypatch):
+    monkeypatch.setattr(measure, "SETTLE", 0)
+    monkeypatch.setattr(measure, "SLICE", 0)
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    samples = measure.interleave(calls, 1, {"c": 3})
+    most = measure.ROUNDS[1]
+    assert {name: len(times) for name, times in samples.items()} == {"a": most, "b": most, "c": 3}
+    assert all(seconds >= 0 for times in samples.values() for seconds in times)
+    text = "".join(order[-2 * 2 * most // 2 :])
+    assert "aaaaaaaaa" not in text
+    assert "bbbbbbbbb" not in text
+
+
+def test_first_after_idle():
+    extra = measure.first_after_idle({"a": lambda: None, "b": lambda: None}, idle=0.001, repeats=3)
+    assert extra.keys() == {"a", "b"}
+    assert all(abs(seconds) < 0.01 for seconds in extra.values())
+
+
+def write(path, content, then=None):
+    with files.whole(path) as file:
+        file.write(content)
+        if then:
+            raise then
+
+
+def test_files_are_whole_or_not_there(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(ZeroDivisionError):
+        write(path, b"half", ZeroDivisionError())
+    assert not list(tmp_path.iterdir())
+    write(path, b"old")
+    with pytest.raises(ZeroDivisionError):
+        write(path, b"half", ZeroDivisionError())
+    assert [(found, found.read_bytes()) for found in tmp_path.iterdir()] == [(path, b"old")]

@@ -1,0 +1,21 @@
+"""The Python in the documentation runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+}
+PAGES = {page.relative_to(ROOT): blocks for page, blocks in PAGES.items() if blocks}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=str)
+def test_python_blocks(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(PAGES[page]), page, "exec"), {"__name__": "__main__"})

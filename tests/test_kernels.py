@@ -1,0 +1,223 @@
+"""Every cell × dtype × instruction set × shape × option against the NumPy reference, gradients included."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from harness import (
+    CELLS,
+    DTYPES,
+    ISAS,
+    KINKED,
+    Case,
+    assert_all_close,
+    assert_all_same_bits,
+    forward_backward,
+    make_inputs,
+)
+from harness import forward as call
+from rnnkern import _core, reference
+from tolerance import assert_close
+
+SHAPES = [  # T, B, I, H: 0 and 1, sizes that no lane count divides, larger than every block
+    (0, 2, 3, 4),
+    (3, 0, 2, 5),
+    (1, 1, 1, 1),
+    (1, 3, 1, 2),
+    (2, 1, 5, 3),
+    (5, 4, 3, 8),
+    (3, 6, 8, 16),
+    (7, 5, 9, 17),
+    (4, 2, 16, 33),
+    (3, 9, 40, 65),
+    (2, 1, 128, 100),
+    (40, 37, 70, 131),
+]
+VARIANTS = {  # options of the layer, and of the case
+    "ragged": ({}, {"lengths": True}),
+    "zero state": ({}, {"state": False}),
+    "no bias": ({"bias": False}, {}),
+    "batch first": ({"batch_first": True}, {"lengths": True}),
+    "bidirectional": ({"bidirectional": True}, {}),
+    "bidirectional ragged": ({"bidirectional": True}, {"lengths": True}),
+    "deep": ({"num_layers": 3}, {}),
+    "deep bidirectional ragged": ({"num_layers": 2, "bidirectional": True}, {"lengths": True, "batch": 11}),
+    "last only": ({"num_layers": 2, "bidirectional": True}, {"lengths": True, "return_sequence": False}),
+    "dropout": ({"num_layers": 3, "bidirectional": True, "dropout": 0.4}, {"lengths": True}),
+}
+
+
+@functools.cache
+def expected(case: Case, dtype):
+    """What the reference computes in float64 from the values that a layer of this dtype holds."""
+    narrow = case.layer(dtype, backend="reference")
+    layer = case.layer(np.float64, backend="reference")
+    layer.load_state_dict(narrow.state_dict())
+    inputs = make_inputs(case, narrow).cast(np.float64)
+    return call(layer, inputs, case.return_sequence), forward_backward(layer, inputs, case.return_sequence)
+
+
+def check(case: Case, dtype, isa):
+    layer = case.layer(dtype, _isa=isa)
+    inputs = make_inputs(case, layer)
+    inference, training = expected(case, dtype)
+    assert_all_close(call(layer, inputs, case.return_sequence), inference, case)
+    actual = forward_backward(layer, inputs, case.return_sequence)
+    assert all(array.dtype == dtype for array in actual.values())
+    assert_all_close(actual, training, case)
+    again = case.layer(dtype, _isa=isa)  # the same seed: the same dropout
+    assert_all_same_bits(forward_backward(again, inputs, case.return_sequence, recompute=True), actual)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: ",".join(map(str, shape)))
+def test_shapes(shape, cell, dtype, isa):
+    steps, batch, input_size, hidden_size = shape
+    if cell in KINKED and dtype == np.float32:
+        steps, batch = min(steps, 6), min(batch, 9)
+    case = Case(cell, steps, batch, input_size, hidden_size)
+    if not case.valid():
+        pytest.skip("a projection is smaller than the hidden size")
+    check(case, dtype, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_options(variant, cell, dtype, isa):
+    layer, case = VARIANTS[variant]
+    check(Case(cell, **case).with_options(**layer), dtype, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", sorted(set(reference.ACTIVATIONS) - {"Identity"}))
+@pytest.mark.parametrize("cell", ["rnn_tanh", "lstm_peephole", "gru_reset_after", "gru_reset_before"])
+def test_activations(cell, name, isa):
+    """ONNX's default parameters, in every place, in both directions."""
+    count = {"r": 1, "l": 3, "g": 2}[cell[0]]
+    others = ("Tanh",) * count
+    activations = (name,) * count + others
+    options = {"bidirectional": True, "activations": activations}
+    if name == "Affine":  # has no default parameters
+        options["activations"] = ((name, 0.5, 0.1),) * count + others
+    for dtype in DTYPES:
+        check(Case(cell, steps=3, hidden_size=10).with_options(**options), dtype, isa)
+
+
+@pytest.mark.parametrize("wrt", [("x",), ("state",), ("weights",), ("x", "weights"), ()])
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_on_request(cell, wrt):
+    """What is asked for is bitwise what it is when everything is asked for."""
+    case = Case(cell, lengths=True).with_options(num_layers=2, bidirectional=True)
+    layer = case.layer()
+    inputs = make_inputs(case, layer)
+    tape = layer.forward(inputs.x, inputs.state, lengths=inputs.lengths)[2]
+    whole = layer.backward(tape, inputs.dy, inputs.dstate)
+    grads = layer.backward(tape, inputs.dy, inputs.dstate, wrt=wrt)
+    for name in ("x", "state", "weights"):
+        part = getattr(grads, name)
+        if name in wrt:
+            assert_all_same_bits(as_dict(part), as_dict(getattr(whole, name)))
+        else:
+            assert part is None or part == {}
+
+
+def as_dict(value):
+    if isinstance(value, tuple):
+        return dict(enumerate(value))
+    return value if hasattr(value, "keys") else {0: value}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_either_gradient_may_be_missing(dtype, cell):
+    case = Case(cell).with_options(bidirectional=True)
+    layer, narrow = case.layer(dtype), case.layer(dtype, backend="reference")
+    inputs = make_inputs(case, layer)
+    (_, _, tape), (_, _, expected_tape) = (one.forward(inputs.x, inputs.state) for one in (layer, narrow))
+    for dy, dstate in [(inputs.dy, None), (None, inputs.dstate), (None, None)]:
+        actual, wanted = layer.backward(tape, dy, dstate), narrow.backward(expected_tape, dy, dstate)
+        for name in actual.weights:
+            assert_close(actual.weights[name], wanted.weights[name], case.depth + 30, case.steps, name=name)
+        assert_close(actual.x, wanted.x, case.depth, case.steps)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("value", [7.5, np.nan])
+@pytest.mark.parametrize("cell", ["lstm_coupled_i", "lstm_coupled_f", "lstm_all_options"])
+def test_rows_of_the_derived_gate_are_ignored(cell, value, isa):
+    case = Case(cell)
+    layer = case.layer(_isa=isa)
+    inputs = make_inputs(case, layer)
+    before = forward_backward(layer, inputs)
+    row, size = int(cell == "lstm_coupled_f"), case.hidden_size
+    gates = slice(row * size, (row + 1) * size)
+    for name, weight in layer.weights.items():
+        if "weight_hr" not in name:
+            weight[row if "peephole" in name else gates] = value
+    after = forward_backward(layer, inputs)
+    assert_all_same_bits(after, before)
+    for name, gradient in after.items():
+        if "_l0" in name and "weight_hr" not in name:
+            assert not gradient[row if "peephole" in name else gates].any(), name
+
+
+def layouts(array):
+    """The same values, laid out as no kernel expects them."""
+    yield np.asfortranarray(array)
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1] + 1), np.nan, array.dtype)
+    wide[..., 1::2] = array
+    yield wide[..., 1::2]
+    yield np.ascontiguousarray(array[::-1, ..., ::-1])[::-1, ..., ::-1]
+    yield np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1)
+    unaligned = np.frombuffer(b"\0" + array.tobytes(), np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    assert not unaligned.flags.aligned
+    yield unaligned
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    yield frozen
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_layouts(dtype, cell):
+    case = Case(cell, lengths=True).with_options(bidirectional=True)
+    layer = case.layer(dtype)
+    inputs = make_inputs(case, layer)
+    reference_results = forward_backward(layer, inputs)
+    states = inputs.state if isinstance(inputs.state, tuple) else (inputs.state,)
+    dstates = inputs.dstate if isinstance(inputs.dstate, tuple) else (inputs.dstate,)
+    for x, dy, *rest in zip(*map(layouts, (inputs.x, inputs.dy, *states, *dstates)), strict=True):
+        state, dstate = tuple(rest[: len(states)]), tuple(rest[len(states) :])
+        if not isinstance(inputs.state, tuple):
+            (state,), (dstate,) = state, dstate
+        before = [array.copy() for array in (x, dy, *rest)]
+        odd = type(inputs)(x, state, inputs.lengths.astype(np.int32)[::-1].copy()[::-1], dy, dstate)
+        assert_all_same_bits(forward_backward(layer, odd), reference_results)
+        for array, copy in zip((x, dy, *rest), before, strict=True):
+            np.testing.assert_array_equal(array, copy)
+
+
+def test_the_registries_agree():
+    assert sorted(_core.cells()) == sorted(reference.CELLS)
+
+
+def test_the_grid_covers_every_cell():
+    assert {Case(cell).layer()._spec.family for cell in CELLS} == set(reference.CELLS)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_instruction_sets_really_differ(cell):
+    """Proof that `_isa` chooses other code: without fused multiply-adds the last bits of long sums change."""
+    if not {"baseline", "avx2"} <= set(ISAS):
+        pytest.skip("only x86-64 with AVX2 has two instruction sets of different arithmetic")
+    case = Case(cell, input_size=200, hidden_size=64)
+    inputs = make_inputs(case, case.layer())
+    results = [call(case.layer(_isa=isa), inputs)["y"] for isa in ("baseline", "avx2")]
+    assert not np.array_equal(*results)

@@ -1,0 +1,101 @@
+"""The cells that PyTorch lacks (peepholes, coupled gates, reset before, clip, activations) against onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_reference import PARAMETERS, Problem, make_spec
+
+from rnnkern.spec import GATES
+from tolerance import assert_close
+
+onnx = pytest.importorskip("onnx", reason="the oracle of this test is onnxruntime, which needs onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the oracle of this test is onnxruntime")
+
+ONNX_GATES = {"rnn": "h", "lstm": "iofg", "gru_reset_after": "zrn", "gru_reset_before": "zrn"}
+WITH_BETA = {"Affine", "HardSigmoid", "ScaledTanh"}  # ONNX lists parameters of the functions that have them only
+STEPS, BATCH, INPUT, HIDDEN = 7, 4, 5, 6
+CASES = [
+    ("rnn", {}),
+    ("rnn", {"activations": ("Softsign",), "clip": 0.5}),
+    ("rnn", {"activations": ("ScaledTanh",)}),
+    ("lstm", {}),
+    ("lstm", {"peephole": True}),
+    ("lstm", {"peephole": True, "clip": 0.5}),
+    ("lstm", {"coupled": "f"}),
+    ("lstm", {"activations": ("HardSigmoid", "Softplus", "Elu")}),
+    ("lstm", {"activations": ("Sigmoid", "LeakyRelu", "Affine")}),
+    ("gru_reset_after", {}),
+    ("gru_reset_after", {"clip": 0.5}),
+    ("gru_reset_before", {}),
+    ("gru_reset_before", {"clip": 0.5}),
+    ("gru_reset_before", {"activations": ("HardSigmoid", "Relu")}),
+]
+
+
+def session(problem):
+    """One recurrent node with the problem's weights in ONNX's order of the gates."""
+    spec = problem.spec
+    order = [GATES[spec.family].index(gate) for gate in ONNX_GATES[spec.family]]
+    suffixes = [suffix for *_, suffix in spec.parts()]
+
+    def stack(name):
+        gates = (problem.weights[name + suffix].reshape(spec.num_gates, HIDDEN, -1)[order] for suffix in suffixes)
+        return np.stack([np.concatenate(gate) for gate in gates]).astype(np.float32)
+
+    biases = np.concatenate([stack("bias_ih")[..., 0], stack("bias_hh")[..., 0]], axis=1)
+    weights = {"W": stack("weight_ih"), "R": stack("weight_hh"), "B": biases}
+    if spec.peephole:  # stored i, f, o, and ONNX has i, o, f
+        peepholes = np.stack([problem.weights["weight_peephole" + suffix] for suffix in suffixes])
+        weights["P"] = peepholes[:, [0, 2, 1]].reshape(len(suffixes), -1).astype(np.float32)
+    activations = [one for direction in spec.activations[: spec.num_directions] for one in direction]
+    attributes = {
+        "hidden_size": HIDDEN,
+        "direction": "bidirectional" if spec.bidirectional else "forward",
+        "activations": [name for name, _, _ in activations],
+        "activation_alpha": [alpha for name, alpha, _ in activations if name in PARAMETERS],
+        "activation_beta": [beta for name, _, beta in activations if name in WITH_BETA],
+    }
+    if spec.clip is not None:
+        attributes["clip"] = spec.clip
+    if spec.family.startswith("gru"):
+        attributes["linear_before_reset"] = int(spec.family == "gru_reset_after")
+    if spec.coupled:
+        attributes["input_forget"] = 1
+    states = ["h0", "c0"] if spec.has_cell_state else ["h0"]
+    outputs = ["y", "h", "c"][: 1 + len(states)]
+    kind = spec.family.split("_")[0].upper()
+    names = ["X", "W", "R", "B", "lengths", *states, *(["P"] if spec.peephole else [])]
+    attributes = {name: value for name, value in attributes.items() if value != []}
+    node = onnx.helper.make_node(kind, names, outputs, **attributes)
+    floating = onnx.TensorProto.FLOAT
+    inputs = [onnx.helper.make_tensor_value_info(name, floating, None) for name in ("X", *states)]
+    inputs.append(onnx.helper.make_tensor_value_info("lengths", onnx.TensorProto.INT32, None))
+    graph = onnx.helper.make_graph(
+        [node],
+        "one",
+        inputs,
+        [onnx.helper.make_tensor_value_info(name, floating, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=10)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("family", "options"), CASES)
+def test_onnxruntime(family, options, bidirectional):
+    spec = make_spec(family, INPUT, HIDDEN, bidirectional=bidirectional, **options)
+    lengths = np.array([3, 7, 1, 5])
+    problem = Problem(spec, STEPS, BATCH, lengths)
+    for name, weight in problem.weights.items():  # values that float32 holds, and that don't explode
+        problem.weights[name] = (weight / 2).astype(np.float32).astype(np.float64)
+    problem.x, *states = (array.astype(np.float32).astype(np.float64) for array in (problem.x, *problem.state))
+    problem.state = tuple(states)
+    y, state, _ = problem.forward()
+    feed = {"X": problem.x, **dict(zip(("h0", "c0"), problem.state, strict=False))}
+    feed = {name: array.astype(np.float32) for name, array in feed.items()} | {"lengths": lengths.astype(np.int32)}
+    theirs, *last = session(problem).run(None, feed)
+    theirs = theirs.transpose(0, 2, 1, 3).reshape(y.shape)
+    for actual, expected in zip((theirs, *last), (y, *state), strict=True):
+        assert_close(actual, expected, INPUT + HIDDEN, STEPS)
