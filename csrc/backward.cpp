@@ -213,8 +213,8 @@ class BackwardRunner {
   void back(int64_t step) const {
     const int64_t rows = own().active(step), units = shape_.units, outputs = shape_.outputs;
     const Rows<T> dh = by_row(direction_.dh, outputs), dgates = in_block(direction_.dgates, info().slots * units, step);
-    const Rows<const T> dy{direction_.dy.data + (d_ == 1 ? -step : step) * direction_.dy.stride_t, 1, dy_origin_};
-    const Rows<const T> no_dy{nullptr, 0, nullptr};
+    Rows<const T> dy{nullptr, 0, nullptr};
+    if (direction_.dy.data) dy = {direction_.dy.data + (d_ == 1 ? -step : step) * direction_.dy.stride_t, 1, dy_origin_};
 
     StepBackward<T> args;
     args.rows = rows;
@@ -229,7 +229,7 @@ class BackwardRunner {
     args.c = c_at(step);
     args.saved = {kept_.saved ? kept_.saved + (batch_.first(step) - batch_.first(kept_.origin)) * info().saved * units : nullptr,
                   info().saved * units, own().rows()};
-    args.dy = direction_.dy.data && !shape_.projected ? dy : no_dy;
+    args.dy = dy;
     args.dh = dh;
     args.dc = by_row(direction_.dc, units);
     args.dgates = dgates;
@@ -238,6 +238,7 @@ class BackwardRunner {
     args.options = &layer_.forward.direction[d_].options;
     if (shape_.projected) {
       args.dh = by_row(direction_.dcell, units);
+      args.dy.base = nullptr;
       project_back(rows, step, dy);
     }
 
@@ -267,7 +268,7 @@ class BackwardRunner {
       const int64_t row = own().rows()[i];
       const T* from = direction_.dh + row * shape_.outputs;
       for (int64_t j = columns.first; j < columns.last; ++j)
-        total.base[row * shape_.outputs + j] = from[j] + (direction_.dy.data ? dy.base[dy.index[i] + j] : T(0));
+        total.base[row * shape_.outputs + j] = from[j] + (dy.base ? dy.base[dy.index[i] + j] : T(0));
     }
     worker_.wait_group();
     shape_.kernels->linear({rows, shape_.outputs, forward_.units().first, forward_.units().size(), shape_.units, read(total),

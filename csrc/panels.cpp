@@ -36,6 +36,11 @@ CellId lstm_id(const Spec& spec) {
   return CellId::lstm_general;
 }
 
+// The weights of a gate (i is 0, f is 1, of the peepholes as of the gates) that is derived from the other one are ignored.
+bool is_derived(Coupling coupling, int gate) {
+  return (coupling == Coupling::input && gate == 0) || (coupling == Coupling::forget && gate == 1);
+}
+
 template <class T>
 void fill_params(const Shape<T>& shape, const Weights<const T>& weights, T* params) {
   const int64_t stride = shape.padded(shape.units);
@@ -44,7 +49,8 @@ void fill_params(const Shape<T>& shape, const Weights<const T>& weights, T* para
     if (weights.bias_hh) std::copy_n(weights.bias_hh + shape.info().param_gate * shape.units, shape.units, params);
   } else if (weights.peephole) {
     for (int i = 0; i < shape.info().params; ++i)
-      std::copy_n(weights.peephole + i * shape.units, shape.units, params + i * stride);
+      if (!is_derived(shape.coupling, i))
+        std::copy_n(weights.peephole + i * shape.units, shape.units, params + i * stride);
   }
 }
 
@@ -136,11 +142,9 @@ void BackwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weig
                              int team) const {
   const CellInfo& info = shape.info();
   const int64_t units = shape.units;
-  // The rows of a gate that is derived from another one are not there.
   const auto rows_of_gate = [&](const T* matrix, int gate, int64_t width) {
-    const bool derived = (shape.coupling == Coupling::input && gate == 0) ||
-                         (shape.coupling == Coupling::forget && gate == 1);
-    return derived ? Rows<const T>{zeros, 0, nullptr} : Rows<const T>{matrix + gate * units * width, width, nullptr};
+    if (is_derived(shape.coupling, gate)) return Rows<const T>{zeros, 0, nullptr};
+    return Rows<const T>{matrix + gate * units * width, width, nullptr};
   };
   const auto rows = [&](Rows<const T> from, int64_t count, int64_t width, int64_t first_depth, int64_t depth, T* to) {
     const Range own = share(shape.panels(width), team, thread);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "step.hpp"
+#include "transpose.hpp"
 
 namespace rnnkern {
 namespace {
@@ -100,20 +101,18 @@ void column_sum(const ColumnSum<T>& sum) {
 template <class T>
 void pack_columns(const PackColumns<T>& pack) {
   constexpr int L = kLanes<T>;
-  constexpr int64_t depth_block = 64 / sizeof(T);  // a cache line of every row at a time
   for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel) {
     T* out = pack.out + panel * pack.depth * pack.gates * L;
-    const int64_t count = pack.units - panel * L < L ? pack.units - panel * L : L;
-    for (int64_t first = 0; first < pack.depth; first += depth_block) {
-      const int64_t last = first + depth_block < pack.depth ? first + depth_block : pack.depth;
+    const int64_t count = pack.units - panel * L;
+    for (int64_t k = 0; k < pack.depth; k += L)
       for (int gate = 0; gate < pack.gates; ++gate) {
-        const T* from = pack.weights + (gate * pack.units + panel * L) * pack.depth;
-        for (int64_t lane = 0; lane < count; ++lane)
-          for (int64_t k = first; k < last; ++k) out[(k * pack.gates + gate) * L + lane] = from[lane * pack.depth + k];
-        for (int64_t lane = count; lane < L; ++lane)
-          for (int64_t k = first; k < last; ++k) out[(k * pack.gates + gate) * L + lane] = 0;
+        const T* from = pack.weights + (gate * pack.units + panel * L) * pack.depth + k;
+        Vector<T> square[L];
+        for (int lane = 0; lane < L; ++lane)
+          square[lane] = lane < count ? load(from + lane * pack.depth, pack.depth - k) : Vector<T>{};
+        transpose<T>(square);
+        for (int i = 0; i < L && k + i < pack.depth; ++i) store(out + ((k + i) * pack.gates + gate) * L, square[i]);
       }
-    }
   }
 }
 

@@ -67,7 +67,7 @@ def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, in
     seconds
         To spend in all, as far as ROUNDS allows; when there is no time left, one round has to do.
     turns
-        The most turns of some of the calls, which are spread over the rounds.
+        The most turns of some of the calls, spread over the rounds and within a quarter of the time, but at least one.
 
     Returns
     -------
@@ -83,11 +83,16 @@ def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, in
             for name, expected in estimates.items()
         }
         least, most = ROUNDS if seconds > 0 else (1, 1)
-        seconds -= sum(costs[name] * limit for name, limit in turns.items() if name in calls)
-        round_cost = sum(cost for name, cost in costs.items() if name not in turns)
+        limits = {
+            name: max(1, min(limit, int(0.25 * seconds / costs[name])))
+            for name, limit in turns.items()
+            if name in calls
+        }
+        seconds -= sum(costs[name] * limit for name, limit in limits.items())
+        round_cost = sum(cost for name, cost in costs.items() if name not in limits)
         rounds = max(least, min(most, int(seconds / round_cost))) if round_cost else least
         for index in range(rounds):
-            names = [name for name in calls if index % -(-rounds // turns.get(name, rounds)) == 0]
+            names = [name for name in calls if index % -(-rounds // limits.get(name, rounds)) == 0]
             shuffle(names)
             for name in names:
                 samples[name] += turn(calls[name], estimates[name])

@@ -20,6 +20,8 @@ COLOURS = {
     "jax": "#12917b",
     Reference.name: "#777777",
 }
+FARTHEST = 40
+"""Slower ones stand there as an arrow: outliers don't squeeze the rest."""
 AHEAD, BEHIND = "#cdeacf", "#f8cdc6"
 AHEAD_TEXT, BEHIND_TEXT = "#1b7f3b", "#c0271a"
 
@@ -38,20 +40,20 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
     groups = {cell: [o for o in outcomes if o.case.cell == cell] for cell in averages if cell != "all"}
     shown = [name for name in RIVALS if any(name in o.samples for o in outcomes)] or [Reference.name]
     rows = max(map(len, groups.values()))
-    figure = Figure(figsize=(1 + 4.2 * len(groups), 2 + 0.33 * rows), layout="constrained")
+    figure = Figure(figsize=(1.6 + 4 * len(groups), 2 + 0.33 * rows), layout="constrained")
     panels = figure.subplots(1, len(groups), sharex=True, squeeze=False)[0]
     for panel, (cell, members) in zip(panels, groups.items()):
         draw_cell(panel, members, shown)
         mean = averages[cell].get("best")
         title_end = f"   geometric mean {mean:.2f}×" if mean else ""
+        panel.set_xlabel("time / time of rnnkern")
         panel.set_title(cell.upper() + title_end, loc="left", weight="bold")
-    values = [value for o in outcomes for name in shown if (value := o.speedup(name)) is not None]
+    values = [min(value, FARTHEST) for o in outcomes for name in shown if (value := o.speedup(name)) is not None]
     scale(panels[0], min([0.8, *values]), max([2.0, *values]))
     figure.suptitle(f"{title}; rows are T,B,I,H", x=0.01, ha="left", fontsize=10, color="#555555")
-    figure.supxlabel("time / time of rnnkern", fontsize=10)
     dots = [Line2D([], [], ls="", marker="o", ms=7, color=COLOURS[name], label=name) for name in shown]
     dots.append(Line2D([], [], color="black", lw=1.4, label="rnnkern"))
-    figure.legend(handles=dots, loc="outside upper right", ncols=len(dots), frameon=False, handletextpad=0.3)
+    figure.legend(handles=dots, loc="outside lower center", ncols=len(dots), frameon=False, handletextpad=0.3)
     return figure
 
 
@@ -60,7 +62,7 @@ def draw_cell(panel: Any, outcomes: Sequence[Outcome], shown: Sequence[str]) -> 
         best = outcome.speedup(outcome.rival)
         if best is not None:
             ahead = best >= 1
-            panel.barh(row, best - 1, left=1, height=0.7, color=AHEAD if ahead else BEHIND, zorder=1)
+            panel.barh(row, min(best, FARTHEST) - 1, left=1, height=0.7, color=AHEAD if ahead else BEHIND, zorder=1)
             style = {"color": AHEAD_TEXT if ahead else BEHIND_TEXT, "weight": "bold", "fontsize": 9}
             place = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "center"}
             panel.text(1, row, f"{best:.2f}×", **place, **style)
@@ -68,7 +70,9 @@ def draw_cell(panel: Any, outcomes: Sequence[Outcome], shown: Sequence[str]) -> 
             value = outcome.speedup(name)
             if value is not None:
                 size = 58 if name == outcome.rival else 26
-                panel.scatter(value, row, s=size, color=COLOURS[name], edgecolor="white", lw=0.8, zorder=3)
+                mark = "o" if value <= FARTHEST else ">"
+                style = {"marker": mark, "s": size, "color": COLOURS[name], "edgecolor": "white", "lw": 0.8}
+                panel.scatter(min(value, FARTHEST), row, zorder=3, **style)
     panel.axvline(1, color="black", lw=1.4, zorder=2)
     panel.set_yticks(range(len(outcomes)), [str(outcome.case.shape) for outcome in outcomes], fontsize=9)
     panel.set_ylim(len(outcomes) - 0.4, -0.6)

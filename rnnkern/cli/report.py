@@ -16,7 +16,7 @@ from .outcome import RIVALS, Outcome, means
 def console() -> Console:
     """Return a console that doesn't squeeze tables into the 80 columns assumed of a pipe."""
     found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=max(found.width, 132))
+    return found if found.is_terminal else Console(highlight=False, width=max(found.width, 140))
 
 
 def new_table(title: str, caption: str | None = None) -> Table:
