@@ -1,5 +1,6 @@
 // Every sum over steps and sequences runs from the last step to the first and, within a step, from the last row to the
-// first. So the gradients depend neither on the blocks of time nor on the threads, which only divide what is summed into.
+// first. So the gradients depend neither on the blocks of time nor on the threads, which only divide what is summed
+// into.
 #include "backward.hpp"
 
 #include <algorithm>
@@ -36,7 +37,7 @@ struct BackwardDirection {
   T* x_panels;    // block, packed: x, h of the step before, inner
   T* h_panels;
   T* inner_panels;
-  T* dx_own;         // (total, I): where directions run at once, this one's part of dx
+  T* dx_own;          // (total, I): where directions run at once, this one's part of dx
   int64_t* reversed;  // 3 lists of B: sequences, and origins in x and y, from the last row to the first
 };
 
@@ -80,7 +81,8 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
     direction.x_panels = panels_of(shape.inputs, with_weights);
     direction.h_panels = panels_of(shape.outputs, with_weights);
     direction.inner_panels = panels_of(units, with_weights && two_products);
-    direction.dx_own = with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
+    direction.dx_own =
+        with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
     direction.reversed = arena.take<int64_t>(3 * batch);
     if (layer.recompute) forward.direction[d].panels.lay_out(arena, shape);
   }
@@ -182,7 +184,9 @@ class BackwardRunner {
     for (int64_t i = 0; i < own().size(); ++i) {
       const int64_t row = own().rows()[i], sequence = own().sequences()[i];
       const auto copy = [&](const T* from, Range columns, int64_t width, T* to) {
-        if (to) std::copy(from + row * width + columns.first, from + row * width + columns.last, to + sequence * width + columns.first);
+        if (to)
+          std::copy(from + row * width + columns.first, from + row * width + columns.last,
+                    to + sequence * width + columns.first);
       };
       copy(direction_.dh, outputs, shape_.outputs, direction_.dh0);
       copy(direction_.dc, units, shape_.units, direction_.dc0);
@@ -214,7 +218,8 @@ class BackwardRunner {
     const int64_t rows = own().active(step), units = shape_.units, outputs = shape_.outputs;
     const Rows<T> dh = by_row(direction_.dh, outputs), dgates = in_block(direction_.dgates, info().slots * units, step);
     Rows<const T> dy{nullptr, 0, nullptr};
-    if (direction_.dy.data) dy = {direction_.dy.data + (d_ == 1 ? -step : step) * direction_.dy.stride_t, 1, dy_origin_};
+    if (direction_.dy.data)
+      dy = {direction_.dy.data + (d_ == 1 ? -step : step) * direction_.dy.stride_t, 1, dy_origin_};
 
     StepBackward<T> args;
     args.rows = rows;
@@ -227,8 +232,9 @@ class BackwardRunner {
     args.h = forward_.h_at(step);
     args.c_previous = c_at(step - 1);
     args.c = c_at(step);
-    args.saved = {kept_.saved ? kept_.saved + (batch_.first(step) - batch_.first(kept_.origin)) * info().saved * units : nullptr,
-                  info().saved * units, own().rows()};
+    args.saved = {
+        kept_.saved ? kept_.saved + (batch_.first(step) - batch_.first(kept_.origin)) * info().saved * units : nullptr,
+        info().saved * units, own().rows()};
     args.dy = dy;
     args.dh = dh;
     args.dc = by_row(direction_.dc, units);
@@ -256,8 +262,8 @@ class BackwardRunner {
   void product(int64_t rows, Rows<T> dgates, int stage, Range panels, Rows<T> out, bool add) const {
     const StageInfo& s = info().stage[stage];
     const Rows<const T> factors{dgates.base + s.first_slot * shape_.units, dgates.stride, dgates.index};
-    shape_.kernels->linear({rows, s.gates * shape_.units, panels.first, panels.size(), shape_.stage_depth(stage), factors,
-                            direction_.panels.recurrent[stage], out, add});
+    shape_.kernels->linear({rows, s.gates * shape_.units, panels.first, panels.size(), shape_.stage_depth(stage),
+                            factors, direction_.panels.recurrent[stage], out, add});
   }
 
   // The gradient of h before its projection.
@@ -271,8 +277,8 @@ class BackwardRunner {
         total.base[row * shape_.outputs + j] = from[j] + (dy.base ? dy.base[dy.index[i] + j] : T(0));
     }
     worker_.wait_group();
-    shape_.kernels->linear({rows, shape_.outputs, forward_.units().first, forward_.units().size(), shape_.units, read(total),
-                            direction_.panels.projection, by_row(direction_.dcell, shape_.units), false});
+    shape_.kernels->linear({rows, shape_.outputs, forward_.units().first, forward_.units().size(), shape_.units,
+                            read(total), direction_.panels.projection, by_row(direction_.dcell, shape_.units), false});
   }
 
   // dx of the block, this thread's rows and columns.
@@ -288,8 +294,15 @@ class BackwardRunner {
                                             : dx_origin_[i] + (d_ == 1 ? -step : step) * layer_.dx.stride_t;
       }
     const Rows<T> out{direction_.dx_own ? direction_.dx_own : layer_.dx.data, 1, block_dx_};
-    shape_.kernels->linear({rows, info().gates * shape_.units, panels.first, panels.size(), inputs,
-                            {direction_.dgates, 1, block_rows_}, direction_.panels.input, out, d_ == 1 && !direction_.dx_own});
+    shape_.kernels->linear({rows,
+                            info().gates * shape_.units,
+                            panels.first,
+                            panels.size(),
+                            inputs,
+                            {direction_.dgates, 1, block_rows_},
+                            direction_.panels.input,
+                            out,
+                            d_ == 1 && !direction_.dx_own});
   }
 
   // The other factors of the weight gradients, packed: a step each to the threads of the crew.
@@ -327,16 +340,22 @@ class BackwardRunner {
     // This thread's rows of out (count, width) = a^T b.
     const auto outer = [&](const T* a, int64_t a_stride, int64_t count, const T* b, int64_t width, T* to) {
       const Range own = share(count, worker_.crew(), worker_.rank(), shape_.kernels->outer_scratch_rows);
-      shape_.kernels->outer({own.size(), width, rows, a + own.first, -a_stride, b, to + own.first * width, width, !first, scratch_});
+      shape_.kernels->outer(
+          {own.size(), width, rows, a + own.first, -a_stride, b, to + own.first * width, width, !first, scratch_});
     };
     const auto sum = [&](int64_t slot, T* to) {
       const Range own = share(units, worker_.crew(), worker_.rank(), shape_.lanes());
-      shape_.kernels->column_sum({rows, own.size(), {last_row + slot * units + own.first, -stride, nullptr}, {nullptr, 0, nullptr},
-                                  to + own.first, !first});
+      shape_.kernels->column_sum({rows,
+                                  own.size(),
+                                  {last_row + slot * units + own.first, -stride, nullptr},
+                                  {nullptr, 0, nullptr},
+                                  to + own.first,
+                                  !first});
     };
     for (int slot = 0; slot < info().gates; ++slot) {
       const int64_t gate_row = info().slot_gate[slot] * units;
-      outer(last_row + slot * units, stride, units, direction_.x_panels, shape_.inputs, out.ih + gate_row * shape_.inputs);
+      outer(last_row + slot * units, stride, units, direction_.x_panels, shape_.inputs,
+            out.ih + gate_row * shape_.inputs);
       if (out.bias_ih) sum(slot, out.bias_ih + gate_row);
     }
     for (int stage = 0; stage < info().stages; ++stage) {
@@ -350,8 +369,8 @@ class BackwardRunner {
       }
     }
     if (out.hr)
-      outer(direction_.dprojected + (rows - 1) * shape_.outputs, shape_.outputs, shape_.outputs, direction_.inner_panels,
-            units, out.hr);
+      outer(direction_.dprojected + (rows - 1) * shape_.outputs, shape_.outputs, shape_.outputs,
+            direction_.inner_panels, units, out.hr);
     if (out.peephole) peephole_gradients(first, out.peephole);
   }
 
@@ -364,8 +383,12 @@ class BackwardRunner {
       const int64_t active = batch_.active(step);
       for (int peephole = 0; peephole < 3; ++peephole) {
         const T* a = direction_.dgates + (block_row(step + 1) - 1) * stride + slots[peephole] * units + own.first;
-        shape_.kernels->column_sum({active, own.size(), {a, -stride, nullptr}, reversed_c(peephole == 2 ? step : step - 1, active, own.first),
-                                    out + peephole * units + own.first, !(first && step == last_ - 1)});
+        shape_.kernels->column_sum({active,
+                                    own.size(),
+                                    {a, -stride, nullptr},
+                                    reversed_c(peephole == 2 ? step : step - 1, active, own.first),
+                                    out + peephole * units + own.first,
+                                    !(first && step == last_ - 1)});
       }
     }
   }
@@ -419,8 +442,13 @@ class BackwardNetwork {
                   const BackwardCall<T>& call, const CellOptions* options)
       : spec_(spec), weights_(weights), tape_(tape), call_(call) {
     for (int64_t l = 0; l < spec.num_layers; ++l) {
-      layers_.push_back({{Shape<T>(spec, table, l), &tape.batch, {}, spec.num_directions, {}, {}, nullptr, nullptr, nullptr},
-                         {}, {}, nullptr, nullptr, tape.recompute});
+      layers_.push_back(
+          {{Shape<T>(spec, table, l), &tape.batch, {}, spec.num_directions, {}, {}, nullptr, nullptr, nullptr},
+           {},
+           {},
+           nullptr,
+           nullptr,
+           tape.recompute});
       for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].forward.direction[d].options = options[d];
     }
   }
@@ -435,7 +463,8 @@ class BackwardNetwork {
         [&](int team) {
           const Plan plan = team == wanted.threads() ? wanted : make_plan(problem, team);
           for (BackwardLayer<T>& layer : layers_)
-            layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units, tape_.block_steps};
+            layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units,
+                                  tape_.block_steps};
         },
         [&](int thread, int team) { work(thread, team, barriers[0]); });
   }
@@ -486,9 +515,11 @@ class BackwardNetwork {
       back.dlast = last && !sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr;
       back.dlast_stride = call_.dy.stride_b;
       if (!last)
-        back.dy = {layers_[l + 1].dx.data ? layers_[l + 1].dx.data + d * outputs : nullptr, call.batch * width(), width()};
+        back.dy = {layers_[l + 1].dx.data ? layers_[l + 1].dx.data + d * outputs : nullptr, call.batch * width(),
+                   width()};
       else
-        back.dy = {sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr, call_.dy.stride_t, call_.dy.stride_b};
+        back.dy = {sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr, call_.dy.stride_t,
+                   call_.dy.stride_b};
     }
     lay_out_backward(arena, layer, l > 0 || call_.dx.data, call_.dweights != nullptr, plan.threads());
   }

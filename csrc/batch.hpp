@@ -1,5 +1,5 @@
-// The sequences of one call in the order they are worked on: the longest first, so that the ones that still run at a step
-// are the first ones. A sequence's place in that order is its row.
+// The sequences of one call in the order they are worked on: the longest first, so that the ones that still run at a
+// step are the first ones. A sequence's place in that order is its row.
 #pragma once
 
 #include <cstdint>

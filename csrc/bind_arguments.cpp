@@ -50,8 +50,7 @@ std::string describe(py::handle object) {
 
 template <class T>
 py::array checked_array(const char* name, py::handle object, const std::vector<Dimensions>& expected) {
-  if (!py::isinstance<py::array_t<T>>(object))
-    throw py::type_error(expectation<T>(name, expected) + describe(object));
+  if (!py::isinstance<py::array_t<T>>(object)) throw py::type_error(expectation<T>(name, expected) + describe(object));
   auto array = py::reinterpret_borrow<py::array>(object);
   const auto fits = [&](const Dimensions& dimensions) { return matches(array, dimensions); };
   if (std::none_of(expected.begin(), expected.end(), fits))
@@ -82,7 +81,9 @@ SequenceArgument<T> checked_sequence(const char* name, py::handle object, int64_
   };
   if (!strided(result.holder)) result.holder = contiguous<T>(result.holder);
   const py::array& array = result.holder;
-  const auto stride = [&](int axis) { return static_cast<int64_t>(array.strides(axis) / static_cast<py::ssize_t>(sizeof(T))); };
+  const auto stride = [&](int axis) {
+    return static_cast<int64_t>(array.strides(axis) / static_cast<py::ssize_t>(sizeof(T)));
+  };
   result.unbatched = array.ndim() == 2;
   const int time = !result.unbatched && batch_first ? 1 : 0;
   result.steps = array.shape(time);
@@ -93,7 +94,8 @@ SequenceArgument<T> checked_sequence(const char* name, py::handle object, int64_
 
 std::optional<std::vector<int64_t>> checked_lengths(py::handle object, int64_t batch, int64_t steps) {
   if (object.is_none()) return std::nullopt;
-  const std::string expected = "lengths: expected " + std::to_string(batch) + " integers in 1.." + std::to_string(steps);
+  const std::string expected =
+      "lengths: expected " + std::to_string(batch) + " integers in 1.." + std::to_string(steps);
   const bool is_array = py::isinstance<py::array>(object);
   if (!is_array && !py::isinstance<py::list>(object) && !py::isinstance<py::tuple>(object))
     throw py::type_error(expected + ", got " + describe(object));
@@ -134,7 +136,8 @@ std::vector<py::array_t<T>> checked_state(const char* name, py::handle object, c
     throw py::type_error(std::string(name) + ": expected a tuple (h, c), got " + describe(object));
   const auto pair = py::reinterpret_borrow<py::sequence>(object);
   if (pair.size() != 2)
-    throw py::value_error(std::string(name) + ": expected a tuple (h, c), got " + std::to_string(pair.size()) + " items");
+    throw py::value_error(std::string(name) + ": expected a tuple (h, c), got " + std::to_string(pair.size()) +
+                          " items");
   member(std::string(name) + "[0]", py::object(pair[0]), spec.output_size());
   member(std::string(name) + "[1]", py::object(pair[1]), spec.hidden_size);
   return members;
@@ -149,10 +152,10 @@ void check_volume(const Spec& spec, int64_t steps, int64_t batch) {
                           " sequences overflow the address space");
 }
 
-#define RNNKERN_INSTANTIATE(T)                                                                                    \
-  template py::array checked_array<T>(const char*, py::handle, const std::vector<Dimensions>&);                  \
-  template py::array_t<T> contiguous<T>(const py::array&);                                                        \
-  template SequenceArgument<T> checked_sequence<T>(const char*, py::handle, int64_t, bool);                       \
+#define RNNKERN_INSTANTIATE(T)                                                                  \
+  template py::array checked_array<T>(const char*, py::handle, const std::vector<Dimensions>&); \
+  template py::array_t<T> contiguous<T>(const py::array&);                                      \
+  template SequenceArgument<T> checked_sequence<T>(const char*, py::handle, int64_t, bool);     \
   template std::vector<py::array_t<T>> checked_state<T>(const char*, py::handle, const Spec&, int64_t, bool);
 RNNKERN_INSTANTIATE(float)
 RNNKERN_INSTANTIATE(double)

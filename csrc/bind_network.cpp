@@ -1,4 +1,5 @@
-// Networks, their packed copies and their tapes: everything is checked with the GIL held, then one call runs without it.
+// Networks, their packed copies and their tapes: everything is checked with the GIL held, then one call runs without
+// it.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -20,12 +21,18 @@ using ActivationTuple = std::tuple<std::string, double, double>;
 
 ActivationKind activation_kind(const std::string& name) {
   static const std::pair<const char*, ActivationKind> kinds[] = {
-      {"Affine", ActivationKind::affine},          {"Elu", ActivationKind::elu},
-      {"HardSigmoid", ActivationKind::hard_sigmoid}, {"Identity", ActivationKind::identity},
-      {"LeakyRelu", ActivationKind::leaky_relu},   {"Relu", ActivationKind::relu},
-      {"ScaledTanh", ActivationKind::scaled_tanh}, {"Sigmoid", ActivationKind::sigmoid},
-      {"Softplus", ActivationKind::softplus},      {"Softsign", ActivationKind::softsign},
-      {"Tanh", ActivationKind::tanh},              {"ThresholdedRelu", ActivationKind::thresholded_relu},
+      {"Affine", ActivationKind::affine},
+      {"Elu", ActivationKind::elu},
+      {"HardSigmoid", ActivationKind::hard_sigmoid},
+      {"Identity", ActivationKind::identity},
+      {"LeakyRelu", ActivationKind::leaky_relu},
+      {"Relu", ActivationKind::relu},
+      {"ScaledTanh", ActivationKind::scaled_tanh},
+      {"Sigmoid", ActivationKind::sigmoid},
+      {"Softplus", ActivationKind::softplus},
+      {"Softsign", ActivationKind::softsign},
+      {"Tanh", ActivationKind::tanh},
+      {"ThresholdedRelu", ActivationKind::thresholded_relu},
   };
   for (const auto& [known, kind] : kinds)
     if (name == known) return kind;
@@ -153,7 +160,8 @@ class Network : public NetworkBase {
       : spec_(spec), isa_(isa), batch_first_(batch_first) {
     for (const auto& part : parts) {
       Weights<const T> weights{};
-      const T** members[] = {&weights.ih, &weights.hh, &weights.bias_ih, &weights.bias_hh, &weights.peephole, &weights.hr};
+      const T** members[] = {&weights.ih,      &weights.hh,       &weights.bias_ih,
+                             &weights.bias_hh, &weights.peephole, &weights.hr};
       for (std::size_t i = 0; i < part.size(); ++i) {
         if (part[i].is_none()) continue;
         const auto array = py::reinterpret_borrow<py::array_t<T>>(part[i]);
@@ -189,10 +197,9 @@ class Network : public NetworkBase {
     } else {
       const Dimensions shape = bound.x.unbatched ? Dimensions{width} : Dimensions{bound.x.batch, width};
       const py::array given = checked_array<T>("out", out, {shape});
-      constexpr int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ |
-                             py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-      if ((given.flags() & needed) != needed)
-        throw py::value_error("out: expected a contiguous, writable array");
+      constexpr int needed =
+          py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+      if ((given.flags() & needed) != needed) throw py::value_error("out: expected a contiguous, writable array");
       bound.y = py::reinterpret_borrow<py::array_t<T>>(given);
     }
     make_states(bound);
@@ -226,14 +233,16 @@ class Network : public NetworkBase {
                      bool want_state, bool want_weights) const override {
     live("backward");
     const auto tape = std::dynamic_pointer_cast<BoundTape<T>>(given);
-    if (!tape || tape->network != id_) throw py::value_error("tape: expected a tape of this layer, got another layer's");
+    if (!tape || tape->network != id_)
+      throw py::value_error("tape: expected a tape of this layer, got another layer's");
     BoundCall<T>& bound = tape->bound;
     BackwardCall<T> call{};
     call.forward = bound.call;
     const auto gradients = check_output_gradients(bound.x, bound.call.return_sequence, dy);
     call.dy = gradients.view;
     const auto dstates = checked_state<T>("dstate", dstate, spec_, bound.x.batch, bound.x.unbatched);
-    if (dy.is_none() && dstates.empty()) throw py::value_error("dy, dstate: expected at least one of them, got None for both");
+    if (dy.is_none() && dstates.empty())
+      throw py::value_error("dy, dstate: expected at least one of them, got None for both");
     if (!(tape->inputs == input_fingerprint(bound)))
       throw std::runtime_error("tape: x or y has changed since forward; backward needs them as they were");
     if (!(tape->weights == weight_fingerprint()))
@@ -322,7 +331,8 @@ class Network : public NetworkBase {
     like.unbatched = unbatched;
     const auto gradients = check_output_gradients(like, return_sequence, dy);
     const auto members = checked_state<T>("dstate", dstate, spec_, batch, unbatched);
-    if (dy.is_none() && members.empty()) throw py::value_error("dy, dstate: expected at least one of them, got None for both");
+    if (dy.is_none() && members.empty())
+      throw py::value_error("dy, dstate: expected at least one of them, got None for both");
     py::object array = py::none();
     if (!dy.is_none() && return_sequence) array = time_major(gradients);
     if (!dy.is_none() && !return_sequence) {
@@ -343,6 +353,7 @@ class Network : public NetworkBase {
     result["units"] = plan.units;
     result["threads"] = plan.threads();
     result["block_steps"] = plan.block_steps;
+    result["kept_values"] = kept_values(spec_, *isa_.table);
     return result;
   }
 
@@ -396,7 +407,8 @@ class Network : public NetworkBase {
     call.h0 = bound.state.empty() ? nullptr : bound.state[0].data();
     call.c0 = bound.state.size() < 2 ? nullptr : bound.state[1].data();
     call.return_sequence = return_sequence;
-    call.y = return_sequence ? sequence_view(bound.y, bound.x, columns) : Sequence<T>{bound.y.mutable_data(), 0, columns};
+    call.y =
+        return_sequence ? sequence_view(bound.y, bound.x, columns) : Sequence<T>{bound.y.mutable_data(), 0, columns};
     call.hn = bound.hn.mutable_data();
     call.cn = spec_.has_cell_state() ? bound.cn.mutable_data() : nullptr;
     relink(bound);
@@ -422,7 +434,8 @@ class Network : public NetworkBase {
       checked_array<T>("dy", dy, {x.unbatched ? Dimensions{x.steps, width()} : Dimensions{first, second, width()}});
       return checked_sequence<T>("dy", dy, width(), batch_first_);
     }
-    const auto rows = contiguous<T>(checked_array<T>("dy", dy, {x.unbatched ? Dimensions{width()} : Dimensions{x.batch, width()}}));
+    const auto rows =
+        contiguous<T>(checked_array<T>("dy", dy, {x.unbatched ? Dimensions{width()} : Dimensions{x.batch, width()}}));
     result.holder = rows;
     result.view = {rows.data(), 0, width()};
     return result;
@@ -469,7 +482,8 @@ class Network : public NetworkBase {
   // As (T, B, N), whatever it came as.
   py::object time_major(const SequenceArgument<T>& sequence) const {
     const py::array& array = sequence.holder;
-    if (sequence.unbatched) return array[py::make_tuple(py::ellipsis(), py::none(), py::slice(py::none(), py::none(), py::none()))];
+    if (sequence.unbatched)
+      return array[py::make_tuple(py::ellipsis(), py::none(), py::slice(py::none(), py::none(), py::none()))];
     return batch_first_ ? array.attr("swapaxes")(0, 1) : py::object(array);
   }
   py::object batched(const std::vector<py::array_t<T>>& members, const SequenceArgument<T>& x) const {
@@ -477,8 +491,9 @@ class Network : public NetworkBase {
     py::tuple result(members.size());
     for (std::size_t i = 0; i < members.size(); ++i) {
       const py::array& array = members[i];
-      result[i] = x.unbatched ? py::object(array[py::make_tuple(py::slice(py::none(), py::none(), py::none()), py::none())])
-                              : py::object(array);
+      result[i] = x.unbatched
+                      ? py::object(array[py::make_tuple(py::slice(py::none(), py::none(), py::none()), py::none())])
+                      : py::object(array);
     }
     return result;
   }
@@ -513,10 +528,13 @@ void bind_network(py::module_& module) {
   py::class_<TapeBase, std::shared_ptr<TapeBase>>(module, "Tape").def_property_readonly("nbytes", &TapeBase::bytes);
   py::class_<NetworkBase, std::shared_ptr<NetworkBase>>(module, "Network")
       .def(py::init(&make_network), "spec"_a, "batch_first"_a, "weights"_a, "isa"_a = py::none())
-      .def("run", &NetworkBase::run, "x"_a, "state"_a = py::none(), "lengths"_a = py::none(), "return_sequence"_a = true)
+      .def("run", &NetworkBase::run, "x"_a, "state"_a = py::none(), "lengths"_a = py::none(),
+           "return_sequence"_a = true)
       .def("step", &NetworkBase::step, "x_t"_a, "state"_a = py::none(), "out"_a = py::none())
-      .def("forward", &NetworkBase::forward, "x"_a, "state"_a, "lengths"_a, "masks"_a, "recompute"_a, "return_sequence"_a)
-      .def("backward", &NetworkBase::backward, "tape"_a, "dy"_a, "dstate"_a, "want_x"_a, "want_state"_a, "want_weights"_a)
+      .def("forward", &NetworkBase::forward, "x"_a, "state"_a, "lengths"_a, "masks"_a, "recompute"_a,
+           "return_sequence"_a)
+      .def("backward", &NetworkBase::backward, "tape"_a, "dy"_a, "dstate"_a, "want_x"_a, "want_state"_a,
+           "want_weights"_a)
       .def("trace", &NetworkBase::trace, "x"_a, "state"_a, "lengths"_a)
       .def("freeze", &NetworkBase::freeze)
       .def("check", &NetworkBase::check, "x"_a, "state"_a, "lengths"_a)

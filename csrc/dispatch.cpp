@@ -45,18 +45,18 @@ const Isa& choose() {
 const std::vector<Isa>& built_isas() {
   static const std::vector<Isa> isas = {
 #if defined(RNNKERN_HAS_AVX512)
-      {"avx512", &kernels_avx512, has_avx512, true},
+    {"avx512", &kernels_avx512, has_avx512, true},
 #endif
 #if defined(RNNKERN_HAS_AVX2)
-      {"avx2", &kernels_avx2, has_avx2, true},
+    {"avx2", &kernels_avx2, has_avx2, true},
 #endif
 #if defined(RNNKERN_HAS_AVX2_WIDE)
-      {"avx2-wide", &kernels_avx2_wide, has_avx2, false},
+    {"avx2-wide", &kernels_avx2_wide, has_avx2, false},
 #endif
 #if defined(RNNKERN_HAS_NEON)
-      {"neon", &kernels_neon, always, true},
+    {"neon", &kernels_neon, always, true},
 #endif
-      {"baseline", &kernels_baseline, always, true},
+    {"baseline", &kernels_baseline, always, true},
   };
   return isas;
 }
@@ -69,8 +69,8 @@ const Isa& default_isa() {
 const Isa& find_isa(const std::string& name) {
   for (const Isa& isa : built_isas())
     if (name == isa.name && isa.can_run()) return isa;
-  throw std::invalid_argument("expected an instruction set that can run here (" + names_of_runnable() + "), got '" + name +
-                              "'");
+  throw std::invalid_argument("expected an instruction set that can run here (" + names_of_runnable() + "), got '" +
+                              name + "'");
 }
 
 }  // namespace rnnkern

@@ -9,10 +9,10 @@ namespace rnnkern {
 struct KernelTable;  // kernels.hpp
 
 struct Isa {
-  const char* name;          // "baseline", "avx2", "avx512", "neon"; "avx2-wide": 16 lanes lowered on AVX2, for tests
+  const char* name;  // "baseline", "avx2", "avx512", "neon"; "avx2-wide": 16 lanes lowered on AVX2, for tests
   const KernelTable* table;
-  bool (*can_run)();         // does this processor have it
-  bool selectable;           // may be the default
+  bool (*can_run)();  // does this processor have it
+  bool selectable;    // may be the default
 };
 
 const std::vector<Isa>& built_isas();

@@ -11,16 +11,17 @@ namespace rnnkern {
 
 int64_t Spec::gates() const {
   switch (family) {
-    case CellFamily::rnn: return 1;
-    case CellFamily::lstm: return 4;
-    default: return 3;
+    case CellFamily::rnn:
+      return 1;
+    case CellFamily::lstm:
+      return 4;
+    default:
+      return 3;
   }
 }
 int64_t Spec::output_size() const { return proj_size > 0 ? proj_size : hidden_size; }
 bool Spec::has_cell_state() const { return family == CellFamily::lstm; }
-int64_t Spec::layer_input_size(int64_t layer) const {
-  return layer == 0 ? input_size : num_directions * output_size();
-}
+int64_t Spec::layer_input_size(int64_t layer) const { return layer == 0 ? input_size : num_directions * output_size(); }
 
 const std::vector<const char*>& cell_names() {
   static const std::vector<const char*> names = [] {
@@ -49,9 +50,8 @@ CellOptions options_of(const Spec& spec, int64_t direction, bool save_values) {
 template <class T>
 Problem problem_of(const Spec& spec, const KernelTable& table, const Batch& batch, bool backward) {
   const Shape<T> shape(spec, table, 0);
-  return {batch.steps(),    batch.size(),     batch.total(),     spec.input_size,
-          spec.hidden_size, shape.outputs,    spec.gates(),      spec.num_directions,
-          sizeof(T),        shape.lanes(),    backward};
+  return {batch.steps(), batch.size(),        batch.total(), spec.input_size, spec.hidden_size, shape.outputs,
+          spec.gates(),  spec.num_directions, sizeof(T),     shape.lanes(),   backward};
 }
 
 // A whole network's forward pass: its layers and the arrays between them.
@@ -60,7 +60,13 @@ class Network {
  public:
   Network(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Packed<T>* packed,
           const ForwardCall<T>& call, const Batch& batch, Tape<T>* tape, bool save_values)
-      : spec_(spec), table_(table), weights_(weights), packed_(packed), call_(call), batch_(batch), tape_(tape),
+      : spec_(spec),
+        table_(table),
+        weights_(weights),
+        packed_(packed),
+        call_(call),
+        batch_(batch),
+        tape_(tape),
         dropped_(spec.num_layers) {
     for (int64_t l = 0; l < spec.num_layers; ++l)
       layers_.push_back({Shape<T>(spec, table, l), &batch, {}, spec.num_directions, {}, {}, nullptr, nullptr, nullptr});
@@ -118,7 +124,9 @@ class Network {
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
       Direction<T>& direction = layer.direction[d];
       const int64_t part = l * spec_.num_directions + d, states = part * call_.batch;
-      const auto at = [&](auto* states_base, int64_t size) { return states_base ? states_base + states * size : nullptr; };
+      const auto at = [&](auto* states_base, int64_t size) {
+        return states_base ? states_base + states * size : nullptr;
+      };
       direction.h0 = at(call_.h0, spec_.output_size());
       direction.c0 = at(call_.c0, spec_.hidden_size);
       direction.hn = at(call_.hn, spec_.output_size());
@@ -170,7 +178,8 @@ class Network {
       const int64_t b = batch_.sequence(row);
       T* out = call_.y.data + b * call_.y.stride_b;
       if (call_.return_sequence) {
-        for (int64_t t = batch_.length(row); t < call_.steps; ++t) std::fill_n(out + t * call_.y.stride_t, width(), T(0));
+        for (int64_t t = batch_.length(row); t < call_.steps; ++t)
+          std::fill_n(out + t * call_.y.stride_t, width(), T(0));
       } else {
         for (int64_t d = 0; d < spec_.num_directions; ++d)
           std::copy_n(layers_.back().direction[d].hn + b * spec_.output_size(), spec_.output_size(),
@@ -229,9 +238,12 @@ std::size_t tape_bytes(const Tape<T>& tape) {
 
 int64_t trace_values(const Spec& spec) {
   switch (spec.family) {
-    case CellFamily::rnn: return 0;
-    case CellFamily::lstm: return 5;
-    default: return 3;
+    case CellFamily::rnn:
+      return 0;
+    case CellFamily::lstm:
+      return 5;
+    default:
+      return 3;
   }
 }
 
@@ -252,13 +264,18 @@ void trace(const Spec& spec, const KernelTable& table, const Weights<const T>* w
         const int64_t b = batch.sequence(row), t = d == 0 ? step : batch.length(row) - 1 - step;
         const int64_t at = t * call.batch + b, kept = batch.first(step) + row;
         for (int64_t v = 0; v < wanted; ++v) {
-          const T* from = v == 4 ? tape->kept[part].c + kept * units
-                                 : tape->kept[part].saved + (kept * saved + v) * units;
+          const T* from =
+              v == 4 ? tape->kept[part].c + kept * units : tape->kept[part].saved + (kept * saved + v) * units;
           std::copy_n(from, units, values[part * wanted + v] + at * units);
         }
         std::copy_n(y.data + t * y.stride_t + b * y.stride_b + d * outputs, outputs, hidden[part] + at * outputs);
       }
   }
+}
+
+int64_t kept_values(const Spec& spec, const KernelTable& table) {
+  const CellInfo& info = Shape<float>(spec, table, 0).info();
+  return info.saved + (info.cell_state ? 1 : 0);
 }
 
 Plan plan_network(const Spec& spec, const KernelTable& table, Dtype dtype, int64_t steps, int64_t batch,
@@ -278,16 +295,16 @@ void backward(const Spec& spec, const KernelTable& table, const Weights<const T>
   run_backward(spec, table, weights, tape, call, options, problem, threads);
 }
 
-#define RNNKERN_INSTANTIATE(T)                                                                                        \
-  template std::shared_ptr<const Packed<T>> pack(const Spec&, const KernelTable&, const Weights<const T>*, int);      \
+#define RNNKERN_INSTANTIATE(T)                                                                                         \
+  template std::shared_ptr<const Packed<T>> pack(const Spec&, const KernelTable&, const Weights<const T>*, int);       \
   template void run(const Spec&, const KernelTable&, const Weights<const T>*, const Packed<T>*, const ForwardCall<T>&, \
-                    int);                                                                                             \
-  template std::shared_ptr<const Tape<T>> forward(const Spec&, const KernelTable&, const Weights<const T>*,           \
-                                                  const ForwardCall<T>&, bool, int);                                  \
-  template std::size_t tape_bytes(const Tape<T>&);                                                                    \
-  template void trace(const Spec&, const KernelTable&, const Weights<const T>*, const ForwardCall<T>&, T* const*,     \
-                      T* const*, int);                                                                                \
-  template void backward(const Spec&, const KernelTable&, const Weights<const T>*, const Tape<T>&,                    \
+                    int);                                                                                              \
+  template std::shared_ptr<const Tape<T>> forward(const Spec&, const KernelTable&, const Weights<const T>*,            \
+                                                  const ForwardCall<T>&, bool, int);                                   \
+  template std::size_t tape_bytes(const Tape<T>&);                                                                     \
+  template void trace(const Spec&, const KernelTable&, const Weights<const T>*, const ForwardCall<T>&, T* const*,      \
+                      T* const*, int);                                                                                 \
+  template void backward(const Spec&, const KernelTable&, const Weights<const T>*, const Tape<T>&,                     \
                          const BackwardCall<T>&, int);
 RNNKERN_INSTANTIATE(float)
 RNNKERN_INSTANTIATE(double)

@@ -29,9 +29,9 @@ struct Spec {
   double clip;                   // infinity: none
   Activation activations[2][3];  // per direction, in ONNX's order
 
-  int64_t gates() const;                        // rows of weight_ih per hidden unit: 1, 4 or 3
-  int64_t output_size() const;                  // size of h: proj_size or hidden_size
-  bool has_cell_state() const;                  // state is (h, c)
+  int64_t gates() const;                          // rows of weight_ih per hidden unit: 1, 4 or 3
+  int64_t output_size() const;                    // size of h: proj_size or hidden_size
+  bool has_cell_state() const;                    // state is (h, c)
   int64_t layer_input_size(int64_t layer) const;  // I of layer 0, D * output_size of the others
 };
 
@@ -68,16 +68,16 @@ class Tape;
 
 template <class T>
 struct ForwardCall {
-  int64_t steps, batch;                   // T, B
-  const int64_t* lengths;                 // (B) in 1..T, or nullptr
-  Sequence<const T> x;                    // (T, B, I)
-  const T* h0;                            // (L*D, B, O) contiguous, or nullptr: zeros
-  const T* c0;                            // (L*D, B, H)
-  const T* const* masks;                  // per inner layer boundary (L-1): (T, B, D*O) contiguous factors, or nullptr
-  bool return_sequence;                   // y is (T, B, D*O), else (B, D*O) with stride_t ignored
-  Sequence<T> y;                          // written whole, zeros after each length
-  T* hn;                                  // (L*D, B, O)
-  T* cn;                                  // (L*D, B, H), nullptr without a cell state
+  int64_t steps, batch;    // T, B
+  const int64_t* lengths;  // (B) in 1..T, or nullptr
+  Sequence<const T> x;     // (T, B, I)
+  const T* h0;             // (L*D, B, O) contiguous, or nullptr: zeros
+  const T* c0;             // (L*D, B, H)
+  const T* const* masks;   // per inner layer boundary (L-1): (T, B, D*O) contiguous factors, or nullptr
+  bool return_sequence;    // y is (T, B, D*O), else (B, D*O) with stride_t ignored
+  Sequence<T> y;           // written whole, zeros after each length
+  T* hn;                   // (L*D, B, O)
+  T* cn;                   // (L*D, B, H), nullptr without a cell state
 };
 
 // Inference. Exactly one of weights and packed is given.
@@ -96,32 +96,36 @@ std::size_t tape_bytes(const Tape<T>&);
 
 template <class T>
 struct BackwardCall {
-  ForwardCall<T> forward;  // the call that made the tape
-  Sequence<const T> dy;    // (T, B, D*O) or (B, D*O) as y; data == nullptr: zeros
-  const T* dhn;            // (L*D, B, O), or nullptr: zeros
-  const T* dcn;            // (L*D, B, H), or nullptr: zeros
-  Sequence<T> dx;          // (T, B, I) contiguous along I, or data == nullptr: not wanted; zeros after each length
-  T* dh0;                  // (L*D, B, O), or nullptr: not wanted
-  T* dc0;                  // (L*D, B, H), or nullptr: not wanted
+  ForwardCall<T> forward;      // the call that made the tape
+  Sequence<const T> dy;        // (T, B, D*O) or (B, D*O) as y; data == nullptr: zeros
+  const T* dhn;                // (L*D, B, O), or nullptr: zeros
+  const T* dcn;                // (L*D, B, H), or nullptr: zeros
+  Sequence<T> dx;              // (T, B, I) contiguous along I, or data == nullptr: not wanted; zeros after each length
+  T* dh0;                      // (L*D, B, O), or nullptr: not wanted
+  T* dc0;                      // (L*D, B, H), or nullptr: not wanted
   const Weights<T>* dweights;  // L*D entries, written whole, or nullptr: not wanted
 };
 
 template <class T>
-void backward(const Spec&, const KernelTable&, const Weights<const T>* weights, const Tape<T>&,
-              const BackwardCall<T>&, int threads);
+void backward(const Spec&, const KernelTable&, const Weights<const T>* weights, const Tape<T>&, const BackwardCall<T>&,
+              int threads);
 
 // Gate values of one layer and direction by step, as (T, B, H) contiguous arrays, zeros after each length:
 // LSTM i f g o c, GRU r z n, RNN nothing; then h before projection is not included (it is y).
 // outputs: L*D*trace_values(spec) pointers, layer-major. h is taken from `hidden`: (L*D) pointers to (T, B, O).
 int64_t trace_values(const Spec&);
 template <class T>
-void trace(const Spec&, const KernelTable&, const Weights<const T>* weights, const ForwardCall<T>&,
-           T* const* values, T* const* hidden, int threads);
+void trace(const Spec&, const KernelTable&, const Weights<const T>* weights, const ForwardCall<T>&, T* const* values,
+           T* const* hidden, int threads);
 
 // The cells by the names of their NumPy twins.
 const std::vector<const char*>& cell_names();
 
+// Values that forward keeps per step, sequence and hidden unit of every layer and direction.
+int64_t kept_values(const Spec&, const KernelTable&);
+
 // How the work of a call is split (for rnnkern.explain).
-Plan plan_network(const Spec&, const KernelTable&, Dtype, int64_t steps, int64_t batch, const int64_t* lengths, int threads);
+Plan plan_network(const Spec&, const KernelTable&, Dtype, int64_t steps, int64_t batch, const int64_t* lengths,
+                  int threads);
 
 }  // namespace rnnkern

@@ -133,8 +133,15 @@ void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Ke
   const int64_t group_rows = divide_up(batch.size(), worker_.groups) * layer_.block_steps();
   T* input = direction_.input + worker_.group * group_rows * shape.panels(shape.units) * width +
              units_.first * group_rows * width;
-  shape.kernels->input({info.gates, rows, shape.inputs, units_.first, units_.size(), {x_.base, 1, block_list_},
-                        direction_.panels.input, direction_.panels.bias, input});
+  shape.kernels->input({info.gates,
+                        rows,
+                        shape.inputs,
+                        units_.first,
+                        units_.size(),
+                        {x_.base, 1, block_list_},
+                        direction_.panels.input,
+                        direction_.panels.bias,
+                        input});
 
   Rows<const T> c_previous = c_first;
   for (int64_t s = first; s < last; ++s) {
@@ -184,8 +191,7 @@ void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64
       copy_rows(own.active(first), runner.unit_columns(), c_previous, {start, units, own.rows()});
     }
     runner.run(first, last, c_previous, direction.kept);
-    if (direction.kept.c)
-      c_previous = {direction.kept.c + layer.batch->first(last - 1) * units, units, own.rows()};
+    if (direction.kept.c) c_previous = {direction.kept.c + layer.batch->first(last - 1) * units, units, own.rows()};
   }
   finish(layer, direction, runner);
 }

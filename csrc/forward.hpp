@@ -42,8 +42,8 @@ struct Layer {
   int64_t directions;
   Sequence<const T> x;
   Direction<T> direction[2];
-  const T* zeros;       // max(I, H, O) zeros
-  int64_t* row_lists;   // per thread: row_list_size
+  const T* zeros;      // max(I, H, O) zeros
+  int64_t* row_lists;  // per thread: row_list_size
   Barrier* barriers;
 
   int64_t block_steps() const { return plan.block_steps; }

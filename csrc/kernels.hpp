@@ -38,12 +38,12 @@ struct CellInfo {
   int gates;           // rows of weight_ih
   int saved;           // values kept for backward, besides h and c
   int slots;
-  int slot_gate[4];    // the gate (rows of weight_ih) whose gradient slot i is, for i < gates
-  int stages;          // products a step: the second one multiplies `inner`, which the first one made
+  int slot_gate[4];  // the gate (rows of weight_ih) whose gradient slot i is, for i < gates
+  int stages;        // products a step: the second one multiplies `inner`, which the first one made
   StageInfo stage[2];
-  int param_gate;      // the gate whose bias_hh is params[0] instead of a part of the bias; -1: none
-  int params;          // vectors of hidden_size: GRU the recurrent bias of n, peephole LSTM i, f, o
-  bool cell_state;     // the state is (h, c)
+  int param_gate;                  // the gate whose bias_hh is params[0] instead of a part of the bias; -1: none
+  int params;                      // vectors of hidden_size: GRU the recurrent bias of n, peephole LSTM i, f, o
+  bool cell_state;                 // the state is (h, c)
   bool reads_h_previous, reads_h;  // point-wise, forward and backward; backward only
 };
 
@@ -75,7 +75,7 @@ struct StepBackward {
   Rows<T> dc;        // in and out
   Rows<T> dgates;    // [slot][unit]
   Rows<const T> dinner;  // of the second stage, read by the first
-  Rows<T> inner;     // r * h again, or h before its projection, for the weight gradients; base nullptr: not wanted
+  Rows<T> inner;         // r * h again, or h before its projection, for the weight gradients; base nullptr: not wanted
   const CellOptions* options;
 };
 
@@ -122,8 +122,8 @@ struct ColumnSum {
   bool resume;
 };
 
-// Panels of a matrix whose columns are contiguous in memory (weights, forward): column (gate, unit) of the panels is row
-// first_gate + gate, unit of `weights` (gates * units, depth).
+// Panels of a matrix whose columns are contiguous in memory (weights, forward): column (gate, unit) of the panels is
+// row first_gate + gate, unit of `weights` (gates * units, depth).
 template <class T>
 struct PackColumns {
   const T* weights;
@@ -133,7 +133,8 @@ struct PackColumns {
   T* out;  // from panel 0
 };
 
-// Panels of one gate of a matrix whose rows are contiguous; row k goes to depth first_depth + k of panels of panel_depth.
+// Panels of one gate of a matrix whose rows are contiguous; row k goes to depth first_depth + k of panels of
+// panel_depth.
 template <class T>
 struct PackRows {
   Rows<const T> rows;

@@ -19,24 +19,32 @@ CellId rnn_id(const Spec& spec) {
   const ActivationKind kind = spec.activations[0][0].kind;
   if (!std::isinf(spec.clip) || spec.activations[spec.num_directions - 1][0].kind != kind) return CellId::rnn_general;
   switch (kind) {
-    case ActivationKind::tanh: return CellId::rnn_tanh;
-    case ActivationKind::relu: return CellId::rnn_relu;
-    case ActivationKind::identity: return CellId::rnn_identity;
-    default: return CellId::rnn_general;
+    case ActivationKind::tanh:
+      return CellId::rnn_tanh;
+    case ActivationKind::relu:
+      return CellId::rnn_relu;
+    case ActivationKind::identity:
+      return CellId::rnn_identity;
+    default:
+      return CellId::rnn_general;
   }
 }
 
 CellId lstm_id(const Spec& spec) {
   if (!has_usual_gates(spec, 3)) return CellId::lstm_general;
   switch (spec.coupling) {
-    case Coupling::none: return spec.peephole ? CellId::lstm_peephole : CellId::lstm;
-    case Coupling::input: return spec.peephole ? CellId::lstm_general : CellId::lstm_coupled_input;
-    case Coupling::forget: return spec.peephole ? CellId::lstm_general : CellId::lstm_coupled_forget;
+    case Coupling::none:
+      return spec.peephole ? CellId::lstm_peephole : CellId::lstm;
+    case Coupling::input:
+      return spec.peephole ? CellId::lstm_general : CellId::lstm_coupled_input;
+    case Coupling::forget:
+      return spec.peephole ? CellId::lstm_general : CellId::lstm_coupled_forget;
   }
   return CellId::lstm_general;
 }
 
-// The weights of a gate (i is 0, f is 1, of the peepholes as of the gates) that is derived from the other one are ignored.
+// The weights of a gate (i is 0, f is 1, of the peepholes as of the gates) that is derived from the other one are
+// ignored.
 bool is_derived(Coupling coupling, int gate) {
   return (coupling == Coupling::input && gate == 0) || (coupling == Coupling::forget && gate == 1);
 }
@@ -72,8 +80,10 @@ void fill_bias(const Shape<T>& shape, const Weights<const T>& weights, T* bias) 
 
 CellId cell_id(const Spec& spec) {
   switch (spec.family) {
-    case CellFamily::rnn: return rnn_id(spec);
-    case CellFamily::lstm: return lstm_id(spec);
+    case CellFamily::rnn:
+      return rnn_id(spec);
+    case CellFamily::lstm:
+      return lstm_id(spec);
     case CellFamily::gru_reset_after:
       return has_usual_gates(spec, 2) ? CellId::gru_reset_after : CellId::gru_reset_after_general;
     case CellFamily::gru_reset_before:
@@ -179,7 +189,8 @@ Packed<T>::Packed(const Spec& spec, const KernelTable& table, const Weights<cons
     for (std::size_t part = 0; part < parts_.size(); ++part)
       parts_[part].pack(shape_of(part), weights[part], thread, team);
   };
-  run_team(threads, [](int) {}, pack);
+  run_team(
+      threads, [](int) {}, pack);
 }
 
 template struct Shape<float>;

@@ -6,13 +6,13 @@ namespace rnnkern {
 namespace {
 
 // Rough figures of a current processor: they decide splits, not results.
-constexpr double kFlops = 80e9;             // multiply-adds of float32, per core and second, times two
-constexpr double kCacheBandwidth = 80e9;    // bytes of weights a second from a core's own cache
-constexpr double kSharedBandwidth = 50e9;   // and from the one that cores share
-constexpr double kOwnCache = 700e3;         // bytes of weights that stay in a core's own cache
-constexpr double kActivation = 1e-9;        // seconds
+constexpr double kFlops = 80e9;            // multiply-adds of float32, per core and second, times two
+constexpr double kCacheBandwidth = 80e9;   // bytes of weights a second from a core's own cache
+constexpr double kSharedBandwidth = 50e9;  // and from the one that cores share
+constexpr double kOwnCache = 700e3;        // bytes of weights that stay in a core's own cache
+constexpr double kActivation = 1e-9;       // seconds
 constexpr double kBarrier = 0.4e-6;
-constexpr double kTeam = 4e-6;              // what a team costs at all
+constexpr double kTeam = 4e-6;  // what a team costs at all
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -6,9 +6,9 @@
 namespace rnnkern {
 
 struct Problem {
-  int64_t steps;         // longest sequence
+  int64_t steps;  // longest sequence
   int64_t batch;
-  int64_t total_steps;   // sum of lengths
+  int64_t total_steps;  // sum of lengths
   int64_t input_size, hidden_size, output_size, gates;
   int64_t directions;
   int64_t element_size;  // bytes
@@ -18,9 +18,9 @@ struct Problem {
 
 // threads used = directions * rows * units.
 struct Plan {
-  int directions;  // directions processed at the same time: 1 or 2
-  int rows;        // groups of sequences
-  int units;       // groups of hidden units; more than 1 costs a barrier a step
+  int directions;       // directions processed at the same time: 1 or 2
+  int rows;             // groups of sequences
+  int units;            // groups of hidden units; more than 1 costs a barrier a step
   int64_t block_steps;  // steps per block of the input product and of BPTT; does not depend on threads
   int threads() const { return directions * rows * units; }
 };

@@ -22,7 +22,9 @@ Tape<T>::Tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& 
         part.c_start = arena.take<T>(divide_up(batch.steps(), block_steps) * batch.size() * shape.units);
       }
     }
-    const auto sequence = [&] { return Sequence<T>{arena.take<T>(call.steps * call.batch * width), call.batch * width, width}; };
+    const auto sequence = [&] {
+      return Sequence<T>{arena.take<T>(call.steps * call.batch * width), call.batch * width, width};
+    };
     for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
       const bool last = layer == spec.num_layers - 1;
       outputs[layer] = !last || keep_last ? sequence() : Sequence<T>{nullptr, 0, 0};

@@ -17,10 +17,10 @@ class Tape {
 
   Batch batch;
   bool recompute;
-  int64_t block_steps;                   // of the pass that wrote c_start
-  std::vector<Kept<T>> kept;             // per part (layer and direction)
-  std::vector<Sequence<T>> outputs;      // per layer; data nullptr: the caller's y
-  std::vector<Sequence<T>> inputs;       // per layer but the first: its input, after dropout
+  int64_t block_steps;               // of the pass that wrote c_start
+  std::vector<Kept<T>> kept;         // per part (layer and direction)
+  std::vector<Sequence<T>> outputs;  // per layer; data nullptr: the caller's y
+  std::vector<Sequence<T>> inputs;   // per layer but the first: its input, after dropout
   std::size_t bytes() const { return block_.size(); }
 
  private:

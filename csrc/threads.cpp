@@ -1,7 +1,6 @@
 #include "threads.hpp"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <thread>
@@ -116,16 +115,22 @@ void Barrier::wait(int size) {
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
     arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
+    phase_.store(phase + 1);
+    if (sleepers_.load() == 0) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    wake_.notify_all();
     return;
   }
-  constexpr int spins = 300;  // a few microseconds, several times a hot barrier
-  for (int i = 0; phase_.load(std::memory_order_acquire) == phase; ++i) {
-    if (i < spins)
-      pause_briefly();
-    else
-      sched_yield();
+  constexpr int spins = 2000;  // tens of microseconds
+  for (int i = 0; i < spins; ++i) {
+    if (phase_.load(std::memory_order_acquire) != phase) return;
+    pause_briefly();
   }
+  // The last one either sees this sleeper after it has changed the phase, or this one sees the new phase.
+  std::unique_lock<std::mutex> lock(mutex_);
+  sleepers_.fetch_add(1);
+  wake_.wait(lock, [&] { return phase_.load() != phase; });
+  sleepers_.fetch_sub(1);
 }
 
 int process_threads() {

@@ -2,15 +2,19 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 
 namespace rnnkern {
 
-int process_threads();           // set_num_threads' value; OMP_NUM_THREADS or the cores at first; 1 in a forked child
+int process_threads();  // set_num_threads' value; OMP_NUM_THREADS or the cores at first; 1 in a forked child
 void set_process_threads(int n);
-const char* openmp_runtime();    // "libgomp", "libomp" or "none"
+const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 
-// A reusable barrier of `size` threads, the same at every wait: spins briefly, then yields. One thread doesn't wait.
+// A reusable barrier of `size` threads, the same at every wait: spins briefly, then sleeps. To sleep, rather than to
+// yield, is what keeps a team together on a busy machine: a thread that is woken comes back at once, one that has
+// yielded after a time slice. One thread doesn't wait.
 class Barrier {
  public:
   void wait(int size);
@@ -18,6 +22,9 @@ class Barrier {
  private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
+  std::atomic<int> sleepers_{0};
+  std::mutex mutex_;
+  std::condition_variable wake_;
 };
 
 // Runs body(context, thread, team) on a team of at most `wanted` threads, fewer when other calls are at work; denormals

@@ -8,11 +8,11 @@ from pkgutil import extend_path
 # Run from a checkout, its Python files come first and the compiled part from where the package is installed.
 __path__ = extend_path(__path__, __name__)
 
-from .frozen import FrozenLayer, Stream  # noqa: E402
-from .layers import GRU, LSTM, RNN, Gradients, Layer, Tape  # noqa: E402
-from .serialization import load  # noqa: E402
-from .settings import config, explain, get_num_threads, num_threads, set_num_threads, show_config  # noqa: E402
-from .version import __version__  # noqa: E402
+from .frozen import FrozenLayer, Stream
+from .layers import GRU, LSTM, RNN, Gradients, Layer, Tape
+from .serialization import load
+from .settings import config, explain, get_num_threads, num_threads, set_num_threads, show_config
+from .version import __version__
 
 __all__ = [
     "GRU",

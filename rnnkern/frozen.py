@@ -104,7 +104,8 @@ class Stream:
     def _step_unbatched(self, x_t: Array, out: Optional[Array]) -> Array:
         if x_t.ndim != 1 or self._batch_size != 1:
             expected = f"({self._batch_size}, {self._spec.input_size})"
-            raise ValueError(f"x_t: expected a {self._spec.dtype} array of shape {expected}, got {x_t.dtype} array of shape {x_t.shape}")
+            came = f"{x_t.dtype} array of shape {x_t.shape}"
+            raise ValueError(f"x_t: expected a {self._spec.dtype} array of shape {expected}, got {came}")
         y, self._state = self._network.step(x_t[None], self._state, out[None] if isinstance(out, np.ndarray) else out)
         return y[0] if out is None else out
 
@@ -140,7 +141,11 @@ class Stream:
         if value is None:
             self._state = None
             return
-        shape = (self._batch_size, 0, self._spec.input_size) if self._batch_first else (0, self._batch_size, self._spec.input_size)
+        shape = (
+            (self._batch_size, 0, self._spec.input_size)
+            if self._batch_first
+            else (0, self._batch_size, self._spec.input_size)
+        )
         members = self._network.check(np.empty(shape, self._spec.dtype), value, None)[1]
         copies = tuple(member.copy() for member in members)
         self._state = copies if self._spec.has_cell_state else copies[0]
@@ -148,7 +153,11 @@ class Stream:
     def _zeros(self) -> Any:
         spec = self._spec
         h = np.zeros((spec.num_layers, self._batch_size, spec.output_size), spec.dtype)
-        return (h, np.zeros((spec.num_layers, self._batch_size, spec.hidden_size), spec.dtype)) if spec.has_cell_state else h
+        return (
+            (h, np.zeros((spec.num_layers, self._batch_size, spec.hidden_size), spec.dtype))
+            if spec.has_cell_state
+            else h
+        )
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zeros: all of it, or that of some rows of the batch (any NumPy index)."""

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,16 @@ from .frozen import FrozenLayer
 from .serialization import save
 from .spec import GATES, Array, Family, Spec
 
-State = Union[Array, tuple[Array, Array]]
+State = Array | tuple[Array, Array]
 """h, or (h, c) for an LSTM; each of shape (L*D, B, size), or (L*D, size) where the input is not batched."""
 
 PART_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_peephole", "weight_hr")
 """The weights of one layer and direction, in the order of the extension."""
 
-TRACED = {name: gates if name == "rnn" else (*gates, "c", "h") if name == "lstm" else (*gates, "h") for name, gates in GATES.items()}
+TRACED = {
+    name: gates if name == "rnn" else (*gates, "c", "h") if name == "lstm" else (*gates, "h")
+    for name, gates in GATES.items()
+}
 """What `Layer.trace` returns of each cell."""
 
 
@@ -43,7 +46,9 @@ class Gradients:
 class Tape:
     """What a forward pass keeps for backward. It refers to x, y, the initial state and the weights."""
 
-    def __init__(self, made_by: object, content: Any, unbatched: bool = False, return_sequence: bool = True, digest: str = "") -> None:
+    def __init__(
+        self, made_by: object, content: Any, unbatched: bool = False, return_sequence: bool = True, digest: str = ""
+    ) -> None:
         self._made_by = made_by
         self._content = content
         self._unbatched = unbatched
@@ -144,7 +149,9 @@ class Layer:
         return {name: random.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()}
 
     def _make_network(self) -> _core.Network:
-        parts = [[self._weights._arrays.get(name + suffix) for name in PART_WEIGHTS] for *_, suffix in self._spec.parts()]
+        parts = [
+            [self._weights._arrays.get(name + suffix) for name in PART_WEIGHTS] for *_, suffix in self._spec.parts()
+        ]
         return _core.Network(self._spec, self._batch_first, parts, self._isa)
 
     # What it is
@@ -322,7 +329,12 @@ class Layer:
         x, state, arrays = self._network.backward(
             tape._content, dy, dstate, "x" in wanted, "state" in wanted, "weights" in wanted
         )
-        names = [name + suffix for *_, suffix in self._spec.parts() for name in PART_WEIGHTS if name + suffix in self._weights]
+        names = [
+            name + suffix
+            for *_, suffix in self._spec.parts()
+            for name in PART_WEIGHTS
+            if name + suffix in self._weights
+        ]
         by_name = dict(zip(names, arrays))
         return Gradients(x, state, {name: by_name[name] for name in self._weights if name in by_name})
 
@@ -417,7 +429,7 @@ class Layer:
         for name, array in arrays.items():
             self._weights._arrays[name][...] = array
 
-    def save(self, path: Union[str, os.PathLike[str]]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and options to a safetensors file, whole or not at all; `rnnkern.load` reads it.
 
         Raises
@@ -456,7 +468,10 @@ class Layer:
         T, B = self._network.check(x, state, lengths)[0].shape[:2]
         shape = (T, B, self._spec.num_directions * self._spec.output_size)
         kept = 1 / (1 - self._dropout) if self._dropout < 1 else 0.0
-        return [((self._random.random(shape) >= self._dropout) * kept).astype(self.dtype) for _ in range(self.num_layers - 1)]
+        return [
+            ((self._random.random(shape) >= self._dropout) * kept).astype(self.dtype)
+            for _ in range(self.num_layers - 1)
+        ]
 
     # The reference back end
 
@@ -467,7 +482,7 @@ class Layer:
         return array.swapaxes(0, 1) if self._batch_first else array
 
     def _time_major(self) -> Layer:
-        """This layer, sharing its weights, without `batch_first`."""
+        """Return this layer, sharing its weights, without `batch_first`."""
         layer = copy.copy(self)
         vars(layer).update(vars(self))
         layer._batch_first = False
@@ -558,7 +573,9 @@ class _ReferenceNetwork:
         return self._layer._network.check(x, state, lengths)
 
 
-def _make_spec(family: Family, input_size: Any, hidden_size: Any, num_layers: Any, bias: Any, bidirectional: Any, **cell: Any) -> Spec:
+def _make_spec(
+    family: Family, input_size: Any, hidden_size: Any, num_layers: Any, bias: Any, bidirectional: Any, **cell: Any
+) -> Spec:
     return Spec(
         family,
         options.check_size("input_size", input_size),
@@ -572,7 +589,9 @@ def _make_spec(family: Family, input_size: Any, hidden_size: Any, num_layers: An
 
 def _changed(arguments: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """The arguments that differ from their defaults."""
-    return {name: value for name, value in arguments.items() if not (value is defaults[name] or value == defaults[name])}
+    return {
+        name: value for name, value in arguments.items() if not (value is defaults[name] or value == defaults[name])
+    }
 
 
 _COMMON: dict[str, Any] = {
@@ -621,13 +640,8 @@ _COMMON_PARAMETERS = """
 
 
 class RNN(Layer):
-    __doc__ = (
-        """Elman's network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh) (Elman 1990).
-"""
-        + _COMMON_PARAMETERS.format(
-            own='    nonlinearity : "tanh", "relu" or "linear"\n', order="``(f,)``"
-        )
-    )
+    __doc__ = """Elman's network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh) (Elman 1990).
+""" + _COMMON_PARAMETERS.format(own='    nonlinearity : "tanh", "relu" or "linear"\n', order="``(f,)``")
 
     def __init__(
         self,
@@ -674,19 +688,16 @@ class RNN(Layer):
 
 
 class LSTM(Layer):
-    __doc__ = (
-        """Long short-term memory: c' = f c + i g, h = o tanh(c') (Hochreiter and Schmidhuber 1997, Gers et al. 2000).
-"""
-        + _COMMON_PARAMETERS.format(
-            own="""    proj_size : int
+    __doc__ = """Long short-term memory: c' = f c + i g, h = o tanh(c') (Hochreiter and Schmidhuber 1997).
+""" + _COMMON_PARAMETERS.format(
+        own="""    proj_size : int
         P > 0: h is projected to P columns by weight_hr (Sak et al. 2014).
     peephole : bool
         c_{t-1} feeds i and f, c_t feeds o, through weight_peephole (3, H) (Gers and Schmidhuber 2000).
     coupled : False, "i" (or True) or "f"
         i = 1 - f, or f = 1 - i (Greff et al. 2017). The derived gate's weights are ignored and get zero gradient.
 """,
-            order="``(f, g, h)``",
-        )
+        order="``(f, g, h)``",
     )
 
     def __init__(
@@ -737,16 +748,13 @@ class LSTM(Layer):
 
 
 class GRU(Layer):
-    __doc__ = (
-        """Gated recurrent unit: h' = (1 - z) n + z h (Cho et al. 2014).
-"""
-        + _COMMON_PARAMETERS.format(
-            own="""    reset_after : bool
+    __doc__ = """Gated recurrent unit: h' = (1 - z) n + z h (Cho et al. 2014).
+""" + _COMMON_PARAMETERS.format(
+        own="""    reset_after : bool
         True: n = tanh(W x + b_ih + r (R h + b_hh)), as PyTorch and cuDNN; False: n = tanh(W x + b_ih + R (r h) + b_hh),
         as the original paper.
 """,
-            order="``(f, g)``",
-        )
+        order="``(f, g)``",
     )
 
     def __init__(

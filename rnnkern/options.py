@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Optional
 
 import numpy as np
 
 from .spec import Activation, Family
-
-ActivationLike = Union[str, tuple[Any, ...]]
 
 # name: defaults of alpha and beta (ONNX's operator RNN, attribute activations)
 ACTIVATIONS: dict[str, tuple[float, float]] = {
@@ -100,7 +98,7 @@ def check_coupled(value: object) -> Optional[Literal["i", "f"]]:
 
 def check_dtype(value: Any) -> np.dtype[Any]:
     try:
-        dtype = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"dtype: expected float32 or float64, got {describe(value)}") from None
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):

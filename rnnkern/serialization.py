@@ -67,7 +67,7 @@ def load(path: PathLike) -> Layer:
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             described: Any = (file.metadata() or {}).get(KEY)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"path: {os.fspath(path)!r} is not a safetensors file: {error}") from None
     if described is None:

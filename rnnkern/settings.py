@@ -103,15 +103,14 @@ def explain(layer: Layer, T: int, B: int, lengths: Any = None) -> str:
         parts.append(f"the hidden units in {plan['units']} groups, which wait for each other at every step")
     split = "; ".join(parts) or "nothing is split: one thread does it all"
     steps = T * B if lengths is None else sum(int(n) for n in lengths)
-    kept = {"rnn": 0, "lstm": 5, "gru_reset_after": 4, "gru_reset_before": 3}[spec.family]
-    size = steps * spec.hidden_size * kept * spec.num_directions * spec.num_layers * spec.dtype.itemsize
+    size = steps * spec.hidden_size * plan["kept_values"] * spec.num_directions * spec.num_layers * spec.dtype.itemsize
     return "\n".join(
         (
             f"{layer!r}",
             f"T = {T}, B = {B}, {steps} steps in all, {layer._network.isa}, "
             f"{plan['threads']} of {get_num_threads()} threads",
             f"split: {split}",
-            f"blocks of {plan['block_steps']} steps: the input product of a block is made at once, while its weights are in cache",
+            f"blocks of {plan['block_steps']} steps: the input product of a block is made at once",
             f"forward keeps {size:,} bytes of gate values for backward",
         )
     )

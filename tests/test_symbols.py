@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BUILD = Path(os.environ.get("RNNKERN_BUILD_DIR", ROOT / "build"))
+BUILD = os.environ.get("RNNKERN_BUILD_DIR", "build/*-cp*")  # where pip builds, see pyproject.toml
 ISAS = {path.stem: path for path in (ROOT / "csrc" / "isa").glob("*.cpp")}
 UNDEFINED = {
     "_GLOBAL_OFFSET_TABLE_",
@@ -28,7 +28,7 @@ UNDEFINED = {
 
 
 def newest_object(isa):
-    objects = list(BUILD.glob(f"**/isa_{isa}.dir/**/{isa}.cpp.o"))
+    objects = list(ROOT.glob(f"{BUILD}/CMakeFiles/isa_{isa}.dir/**/{isa}.cpp.o"))
     if not objects:
         pytest.skip(f"no object for {isa} in {BUILD}: not built on this processor, or not from this folder")
     return max(objects, key=lambda path: path.stat().st_mtime)

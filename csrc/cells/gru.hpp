@@ -1,5 +1,5 @@
-// GRU: h' = (1 - z) n + z h. Reset after the product (cuDNN, PyTorch): n = tanh(x + r (R h + b)); reset before it (Cho et
-// al. 2014): n = tanh(x + R (r h) + b).
+// GRU: h' = (1 - z) n + z h. Reset after the product (cuDNN, PyTorch): n = tanh(x + r (R h + b)); reset before it (Cho
+// et al. 2014): n = tanh(x + R (r h) + b).
 #pragma once
 
 #include "nonlinearity.hpp"
@@ -44,7 +44,8 @@ struct GruResetAfter {
 template <class T, class F>
 struct GruResetBefore {
   // Slots: n, r, z.
-  static constexpr CellInfo info = {"gru_reset_before", 3, 3, 3, {2, 0, 1}, 2, {{0, 2, 1}, {2, 1, 0}}, -1, 0, false, true, false};
+  static constexpr CellInfo info = {"gru_reset_before",     3,  3, 3,     {2, 0, 1}, 2,
+                                    {{0, 2, 1}, {2, 1, 0}}, -1, 0, false, true,      false};
 
   template <int stage>
   RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {

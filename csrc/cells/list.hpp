@@ -25,15 +25,15 @@ template <class T, Coupling coupling, bool peephole>
 using Gated = Usual<T, coupling, peephole, Kind::sigmoid, Kind::tanh, Kind::tanh>;
 
 template <class T>
-using Cells = List<Entry<T, Rnn, Plain<T, Kind::tanh>>,                     //
-                   Entry<T, Rnn, Plain<T, Kind::relu>>,                     //
-                   Entry<T, Rnn, Plain<T, Kind::identity>>,                 //
-                   Entry<T, Rnn, General<T>>,                               //
-                   Entry<T, Lstm, Gated<T, Coupling::none, false>>,         //
-                   Entry<T, Lstm, Gated<T, Coupling::none, true>>,          //
-                   Entry<T, Lstm, Gated<T, Coupling::input, false>>,        //
-                   Entry<T, Lstm, Gated<T, Coupling::forget, false>>,       //
-                   Entry<T, Lstm, General<T>>,                              //
+using Cells = List<Entry<T, Rnn, Plain<T, Kind::tanh>>,                        //
+                   Entry<T, Rnn, Plain<T, Kind::relu>>,                        //
+                   Entry<T, Rnn, Plain<T, Kind::identity>>,                    //
+                   Entry<T, Rnn, General<T>>,                                  //
+                   Entry<T, Lstm, Gated<T, Coupling::none, false>>,            //
+                   Entry<T, Lstm, Gated<T, Coupling::none, true>>,             //
+                   Entry<T, Lstm, Gated<T, Coupling::input, false>>,           //
+                   Entry<T, Lstm, Gated<T, Coupling::forget, false>>,          //
+                   Entry<T, Lstm, General<T>>,                                 //
                    Entry<T, GruResetAfter, Gated<T, Coupling::none, false>>,   //
                    Entry<T, GruResetAfter, General<T>>,                        //
                    Entry<T, GruResetBefore, Gated<T, Coupling::none, false>>,  //

@@ -9,7 +9,8 @@ namespace {
 
 template <class T, class F>
 struct Lstm {
-  static constexpr CellInfo info = {"lstm", 4, 4, 4, {0, 1, 2, 3}, 1, {{0, 4, 0}}, -1, F::may_peep ? 3 : 0, true, false, false};
+  static constexpr CellInfo info = {"lstm", 4,     4,    4, {0, 1, 2, 3}, 1, {{0, 4, 0}}, -1, F::may_peep ? 3 : 0,
+                                    true,   false, false};
 
   template <int stage>
   RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {

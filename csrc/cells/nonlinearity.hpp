@@ -18,7 +18,8 @@ struct Reopened {
   Vector<T> value, slope;
 };
 
-// Activation I of the cell is kinds[I], folded because it is a constant. Values are kept: the derivatives follow from them.
+// Activation I of the cell is kinds[I], folded because it is a constant. Values are kept: the derivatives follow from
+// them.
 template <class T, Coupling coupled, bool peepholes, ActivationKind... kinds>
 struct Usual {
   static constexpr bool general = false;

@@ -8,7 +8,8 @@ namespace {
 
 template <class T, class F>
 struct Rnn {
-  static constexpr CellInfo info = {"rnn", 1, F::general ? 1 : 0, 1, {0}, 1, {{0, 1, 0}}, -1, 0, false, false, !F::general};
+  static constexpr CellInfo info = {"rnn", 1,     F::general ? 1 : 0, 1, {0}, 1, {{0, 1, 0}}, -1, 0,
+                                    false, false, !F::general};
 
   template <int stage>
   RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {

@@ -12,9 +12,9 @@
 namespace rnnkern {
 namespace {
 
-// A tile has R rows and P panels of G vectors. b points at the first panel; panels are panel_stride elements apart and hold
-// depth * G vectors, those of one k together. a[r] + k * step is the factor of row r. `tile` receives R * P * G vectors,
-// row by row; with Resume it holds the sums so far.
+// A tile has R rows and P panels of G vectors. b points at the first panel; panels are panel_stride elements apart and
+// hold depth * G vectors, those of one k together. a[r] + k * step is the factor of row r. `tile` receives R * P * G
+// vectors, row by row; with Resume it holds the sums so far.
 template <class T, int G, int R, int P, bool Resume>
 void multiply_tile(int64_t depth, const T* const* a, int64_t step, const T* b, int64_t panel_stride, T* tile) {
   constexpr int L = kLanes<T>;
@@ -78,7 +78,8 @@ struct TileShape {
 };
 
 template <class T>
-using TileFunction = void (*)(int64_t depth, const T* const* a, int64_t step, const T* b, int64_t panel_stride, T* tile);
+using TileFunction = void (*)(int64_t depth, const T* const* a, int64_t step, const T* b, int64_t panel_stride,
+                              T* tile);
 
 // The tile functions [rows - 1][panels - 1] of one G.
 template <class T, int G, bool Resume>
@@ -124,8 +125,8 @@ struct NoStart {
   void operator()(Any...) const {}
 };
 
-// Calls hook(first_row, rows, first_panel, panels, tile) for the tiles that cover rows x panels. `a(row)` is a pointer to a
-// row's factors; with Resume, `start` fills a tile, called as the hook is, before it is resumed.
+// Calls hook(first_row, rows, first_panel, panels, tile) for the tiles that cover rows x panels. `a(row)` is a pointer
+// to a row's factors; with Resume, `start` fills a tile, called as the hook is, before it is resumed.
 template <int G, bool Resume, class T, class RowOf, class Start, class Hook>
 RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const T* b,
                              int64_t panel_stride, Start start, Hook hook) {

@@ -14,12 +14,12 @@ template <>
 struct Exp<float> {
   static constexpr int mantissa_bits = 23, bias = 127;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;  // n * ln2_high is exact
-  static constexpr float round = 12582912.0f;                                // 1.5 * 2^23
+  static constexpr float round = 12582912.0f;                                 // 1.5 * 2^23
   static constexpr float polynomial[] = {0.5f,           0.166666667f,   4.1666465e-2f,
                                          8.33331093e-3f, 1.39336496e-3f, 1.98909908e-4f};
-  static constexpr float lowest = -87.33654f, highest = 88.3f;      // exponents that a single scale can hold
-  static constexpr float vanishes = -104.0f, overflows = 89.0f;     // beyond: 0 and infinity
-  static constexpr float tanh_is_one = 20.0f;                       // 2|x| from where tanh rounds to 1
+  static constexpr float lowest = -87.33654f, highest = 88.3f;   // exponents that a single scale can hold
+  static constexpr float vanishes = -104.0f, overflows = 89.0f;  // beyond: 0 and infinity
+  static constexpr float tanh_is_one = 20.0f;                    // 2|x| from where tanh rounds to 1
 };
 template <>
 struct Exp<double> {
@@ -142,18 +142,30 @@ template <class T>
 RNNKERN_INLINE Vector<T> activate(const Activation& f, Vector<T> x) {
   const Vector<T> alpha = broadcast<T>(T(f.alpha)), beta = broadcast<T>(T(f.beta)), zero{}, one = zero + T(1);
   switch (f.kind) {
-    case ActivationKind::affine: return alpha * x + beta;
-    case ActivationKind::elu: return x < zero ? alpha * expm1<T>(at_least(at_most(x, zero), broadcast<T>(Exp<T>::lowest))) : x;
-    case ActivationKind::hard_sigmoid: return at_least(at_most(alpha * x + beta, one), zero);
-    case ActivationKind::identity: return x;
-    case ActivationKind::leaky_relu: return x < zero ? alpha * x : x;
-    case ActivationKind::relu: return at_least(x, zero);
-    case ActivationKind::scaled_tanh: return alpha * tanh<T>(beta * x);
-    case ActivationKind::sigmoid: return sigmoid<T>(x);
-    case ActivationKind::softplus: return at_least(x, zero) + log1p_unit<T>(exp<T>(-magnitude<T>(x)));
-    case ActivationKind::softsign: return x / (one + magnitude<T>(x));
-    case ActivationKind::tanh: return tanh<T>(x);
-    case ActivationKind::thresholded_relu: return x <= alpha ? zero : x;
+    case ActivationKind::affine:
+      return alpha * x + beta;
+    case ActivationKind::elu:
+      return x < zero ? alpha * expm1<T>(at_least(at_most(x, zero), broadcast<T>(Exp<T>::lowest))) : x;
+    case ActivationKind::hard_sigmoid:
+      return at_least(at_most(alpha * x + beta, one), zero);
+    case ActivationKind::identity:
+      return x;
+    case ActivationKind::leaky_relu:
+      return x < zero ? alpha * x : x;
+    case ActivationKind::relu:
+      return at_least(x, zero);
+    case ActivationKind::scaled_tanh:
+      return alpha * tanh<T>(beta * x);
+    case ActivationKind::sigmoid:
+      return sigmoid<T>(x);
+    case ActivationKind::softplus:
+      return at_least(x, zero) + log1p_unit<T>(exp<T>(-magnitude<T>(x)));
+    case ActivationKind::softsign:
+      return x / (one + magnitude<T>(x));
+    case ActivationKind::tanh:
+      return tanh<T>(x);
+    case ActivationKind::thresholded_relu:
+      return x <= alpha ? zero : x;
   }
   return x;
 }
@@ -163,27 +175,36 @@ template <class T>
 RNNKERN_INLINE Vector<T> derivative(const Activation& f, Vector<T> x, Vector<T> y) {
   const Vector<T> alpha = broadcast<T>(T(f.alpha)), beta = broadcast<T>(T(f.beta)), zero{}, one = zero + T(1);
   switch (f.kind) {
-    case ActivationKind::affine: return alpha;
-    case ActivationKind::elu: return x > zero ? one : alpha * exp<T>(x);
+    case ActivationKind::affine:
+      return alpha;
+    case ActivationKind::elu:
+      return x > zero ? one : alpha * exp<T>(x);
     case ActivationKind::hard_sigmoid: {
       const Vector<T> linear = alpha * x + beta;
       return linear <= zero ? zero : (linear >= one ? zero : alpha);
     }
-    case ActivationKind::identity: return one;
-    case ActivationKind::leaky_relu: return x > zero ? one : alpha;
-    case ActivationKind::relu: return x <= zero ? zero : one;
+    case ActivationKind::identity:
+      return one;
+    case ActivationKind::leaky_relu:
+      return x > zero ? one : alpha;
+    case ActivationKind::relu:
+      return x <= zero ? zero : one;
     case ActivationKind::scaled_tanh: {
       const Vector<T> t = tanh<T>(beta * x);
       return alpha * beta * (one - t * t);
     }
-    case ActivationKind::sigmoid: return y * (one - y);
-    case ActivationKind::softplus: return sigmoid<T>(x);
+    case ActivationKind::sigmoid:
+      return y * (one - y);
+    case ActivationKind::softplus:
+      return sigmoid<T>(x);
     case ActivationKind::softsign: {
       const Vector<T> d = one + magnitude<T>(x);
       return one / (d * d);
     }
-    case ActivationKind::tanh: return one - y * y;
-    case ActivationKind::thresholded_relu: return x <= alpha ? zero : one;
+    case ActivationKind::tanh:
+      return one - y * y;
+    case ActivationKind::thresholded_relu:
+      return x <= alpha ? zero : one;
   }
   return one;
 }

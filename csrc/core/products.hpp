@@ -26,9 +26,12 @@ void input_product_of(const InputProduct<T>& product) {
 template <class T>
 void input_product(const InputProduct<T>& product) {
   switch (product.gates) {
-    case 1: return input_product_of<T, 1>(product);
-    case 3: return input_product_of<T, 3>(product);
-    default: return input_product_of<T, 4>(product);
+    case 1:
+      return input_product_of<T, 1>(product);
+    case 3:
+      return input_product_of<T, 3>(product);
+    default:
+      return input_product_of<T, 4>(product);
   }
 }
 
@@ -64,9 +67,9 @@ void outer_product(const OuterProduct<T>& product) {
     const auto start = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, T* tile) {
       for (int r = 0; r < row_count; ++r)
         for (int p = 0; p < panel_count; ++p)
-          store(tile + (r * panel_count + p) * L, product.resume ? load(element(first_row + r, first_panel + p),
-                                                                        product.width - (first_panel + p) * L)
-                                                                 : Vector<T>{});
+          store(tile + (r * panel_count + p) * L,
+                product.resume ? load(element(first_row + r, first_panel + p), product.width - (first_panel + p) * L)
+                               : Vector<T>{});
     };
     const auto finish = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, const T* tile) {
       for (int r = 0; r < row_count; ++r)
@@ -131,7 +134,9 @@ template <class T>
 void evaluate(MathFunction function, const T* x, T* y, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes<T>) {
     const Vector<T> v = load(x + i, count - i);
-    const Vector<T> result = function == MathFunction::exp ? exp<T>(v) : function == MathFunction::sigmoid ? sigmoid<T>(v) : tanh<T>(v);
+    const Vector<T> result = function == MathFunction::exp       ? exp<T>(v)
+                             : function == MathFunction::sigmoid ? sigmoid<T>(v)
+                                                                 : tanh<T>(v);
     store(y + i, result, count - i);
   }
 }

@@ -18,19 +18,15 @@ constexpr CellKernels<typename Entry::Element> cell_kernels() {
 template <class T, class... Entry>
 constexpr Kernels<T> make_kernels(List<Entry...>) {
   static_assert(sizeof...(Entry) == kCellCount, "one entry per CellId");
-  return {kLanes<T>,
-          TileShape<1>::max_rows,
-          {cell_kernels<Entry>()...},
-          input_product<T>,
-          linear_product<T>,
-          outer_product<T>,
-          column_sum<T>,
-          pack_columns<T>,
-          pack_rows<T>,
+  return {kLanes<T>,        TileShape<1>::max_rows, {cell_kernels<Entry>()...},
+          input_product<T>, linear_product<T>,      outer_product<T>,
+          column_sum<T>,    pack_columns<T>,        pack_rows<T>,
           evaluate<T>};
 }
 
-constexpr KernelTable make_table() { return {make_kernels<float>(Cells<float>()), make_kernels<double>(Cells<double>())}; }
+constexpr KernelTable make_table() {
+  return {make_kernels<float>(Cells<float>()), make_kernels<double>(Cells<double>())};
+}
 
 }  // namespace
 }  // namespace rnnkern

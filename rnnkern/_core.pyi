@@ -1,0 +1,60 @@
+"""The compiled part of rnnkern: checks of arguments, kernels, threads."""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Optional
+
+from .spec import Array, Spec
+
+thread_variable: ContextVar[Optional[int]]
+"""Threads for the calls of a context; None: those of the process."""
+
+def context_threads() -> int: ...
+def set_process_threads(threads: int) -> None: ...
+def openmp_runtime() -> str: ...
+def compiler() -> str: ...
+def cells() -> list[str]:
+    """The cells by the names of their NumPy twins."""
+
+def default_isa() -> str: ...
+def isas() -> list[tuple[str, bool, bool]]:
+    """(name, can run here, may be the default) of the instruction sets that were built."""
+
+def math(name: str, x: Array, isa: Optional[str] = None) -> Array:
+    """exp, sigmoid or tanh of a vector, as the kernels compute it."""
+
+class Tape:
+    @property
+    def nbytes(self) -> int: ...
+
+class Network:
+    """A network's options and live weights; checks every argument, then runs without the GIL."""
+
+    def __init__(
+        self, spec: Spec, batch_first: bool, weights: Sequence[Sequence[Optional[Array]]], isa: Optional[str] = None
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    def run(
+        self, x: Array, state: Any = None, lengths: Any = None, return_sequence: bool = True
+    ) -> tuple[Array, Any]: ...
+    def step(self, x_t: Array, state: Any = None, out: Optional[Array] = None) -> tuple[Array, Any]: ...
+    def forward(
+        self, x: Array, state: Any, lengths: Any, masks: list[Array], recompute: bool, return_sequence: bool
+    ) -> tuple[Array, Any, Tape]: ...
+    def backward(
+        self, tape: Tape, dy: Optional[Array], dstate: Any, want_x: bool, want_state: bool, want_weights: bool
+    ) -> tuple[Optional[Array], Any, list[Array]]: ...
+    def trace(self, x: Array, state: Any, lengths: Any) -> list[list[Array]]: ...
+    def freeze(self) -> Network: ...
+    def check(
+        self, x: Array, state: Any, lengths: Any
+    ) -> tuple[Array, Optional[tuple[Array, ...]], Optional[Array], bool]:
+        """Return x as (T, B, I), state as (L*D, B, size) arrays, lengths, unbatched: checked as for a call."""
+
+    def check_gradients(
+        self, steps: int, batch: int, unbatched: bool, return_sequence: bool, dy: Optional[Array], dstate: Any
+    ) -> tuple[Optional[Array], Optional[tuple[Array, ...]]]:
+        """Return dy as (T, B, D*H) or (B, D*H), dstate as (L*D, B, size) arrays: checked as for backward."""
+
+    def plan(self, steps: int, batch: int, lengths: Any) -> dict[str, int]: ...
