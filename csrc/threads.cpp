@@ -1,6 +1,9 @@
 #include "threads.hpp"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <thread>
@@ -48,6 +51,53 @@ void pause_briefly() {
 #endif
 }
 
+// Who is woken often finds itself on the processor of the one that woke it, and stays there for milliseconds while
+// another one is idle. These move the calling thread to a processor that is free, and leave what it may run on as it
+// was.
+#if defined(__linux__)
+int processor() { return sched_getcpu(); }
+
+template <class IsFree>
+void move(IsFree is_free) {
+  cpu_set_t allowed, wanted;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+  CPU_ZERO(&wanted);
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &allowed) && is_free(i)) CPU_SET(i, &wanted);
+  if (CPU_COUNT(&wanted) > 0 && sched_setaffinity(0, sizeof(wanted), &wanted) == 0)
+    sched_setaffinity(0, sizeof(allowed), &allowed);
+}
+#else
+int processor() { return -1; }
+
+template <class IsFree>
+void move(IsFree) {}
+#endif
+
+void leave(int taken) {
+  if (taken >= 0 && processor() == taken) move([&](int i) { return i != taken; });
+}
+
+// The processors of a team: each thread takes its own.
+class Placement {
+ public:
+  void claim() {
+    if (take(processor())) return;
+    move([&](int i) { return i < kProcessors && (taken_[i / 64].load() >> (i % 64) & 1) == 0; });
+    take(processor());
+  }
+
+ private:
+  static constexpr int kProcessors = 1024;
+  // False if it was taken.
+  bool take(int i) {
+    if (i < 0 || i >= kProcessors) return true;
+    const uint64_t bit = uint64_t{1} << (i % 64);
+    return (taken_[i / 64].fetch_or(bit) & bit) == 0;
+  }
+  std::atomic<uint64_t> taken_[kProcessors / 64] = {};
+};
+
 int initial_threads() {
 #ifdef _OPENMP
   return omp_get_max_threads();  // OMP_NUM_THREADS, or the processors this process may use
@@ -86,12 +136,14 @@ void run_alone(const Team& team) {
 // Ours, before them, let that thread run.
 void run_parallel(int wanted, const Team& team) {
   Barrier ready, done;
-#pragma omp parallel num_threads(wanted) default(none) shared(ready, done, team)
+  Placement placement;
+#pragma omp parallel num_threads(wanted) default(none) shared(ready, done, placement, team)
   {
     const FlushDenormals mode;
+    placement.claim();
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
     if (thread == 0) team.prepare(team.context, size);
-    ready.wait(size);
+    ready.wait(size, true);
     team.body(team.context, thread, size);
     done.wait(size);
   }
@@ -110,27 +162,36 @@ class Call {
 
 }  // namespace
 
-void Barrier::wait(int size) {
+void Barrier::wait(int size, bool gathering) {
   if (size == 1) return;
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
     arrived_.store(0, std::memory_order_relaxed);
+    waker_.store(processor(), std::memory_order_relaxed);
     phase_.store(phase + 1);
     if (sleepers_.load() == 0) return;
     const std::lock_guard<std::mutex> lock(mutex_);
     wake_.notify_all();
     return;
   }
-  constexpr int spins = 2000;  // tens of microseconds
+  constexpr int spins = 1500, yields = 20;  // tens of microseconds
+  const auto passed = [&] { return phase_.load(std::memory_order_acquire) != phase; };
   for (int i = 0; i < spins; ++i) {
-    if (phase_.load(std::memory_order_acquire) != phase) return;
+    if (passed()) return;
     pause_briefly();
   }
+  for (int i = 0; gathering && i < yields; ++i) {
+    if (passed()) return;
+    std::this_thread::yield();
+  }
   // The last one either sees this sleeper after it has changed the phase, or this one sees the new phase.
-  std::unique_lock<std::mutex> lock(mutex_);
-  sleepers_.fetch_add(1);
-  wake_.wait(lock, [&] { return phase_.load() != phase; });
-  sleepers_.fetch_sub(1);
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, [&] { return phase_.load() != phase; });
+    sleepers_.fetch_sub(1);
+  }
+  leave(waker_.load(std::memory_order_relaxed));
 }
 
 int process_threads() {

@@ -12,17 +12,19 @@ int process_threads();  // set_num_threads' value; OMP_NUM_THREADS or the cores 
 void set_process_threads(int n);
 const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 
-// A reusable barrier of `size` threads, the same at every wait: spins briefly, then sleeps. To sleep, rather than to
-// yield, is what keeps a team together on a busy machine: a thread that is woken comes back at once, one that has
-// yielded after a time slice. One thread doesn't wait.
+// A reusable barrier of `size` threads, the same at every wait. One thread doesn't wait; others spin briefly, then
+// sleep. To sleep, rather than to yield, keeps a team together on a busy machine: a thread that is woken comes back at
+// once, one that has yielded after a time slice. Only while a team gathers do they yield before they sleep, because one
+// that is still to come may be waiting for this very processor.
 class Barrier {
  public:
-  void wait(int size);
+  void wait(int size, bool gathering = false);
 
  private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
   std::atomic<int> sleepers_{0};
+  std::atomic<int> waker_{-1};  // the processor of the last one
   std::mutex mutex_;
   std::condition_variable wake_;
 };
