@@ -61,9 +61,22 @@ py::array checked_array(const char* name, py::handle object, const std::vector<D
 template <class T>
 py::array_t<T> contiguous(const py::array& array) {
   constexpr int flags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  auto result = py::array_t<T, flags>::ensure(array);
-  if (!result) throw py::error_already_set();
-  return py::array_t<T>(std::move(result));
+  return py::array_t<T>(py::array_t<T, flags>(array));  // MemoryError if there is no room for a copy
+}
+
+bool may_overlap(const py::array& a, const py::array& b) {
+  const auto bounds = [](const py::array& array) {
+    const char *first = static_cast<const char*>(array.data()), *last = first + array.itemsize();
+    for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+      if (array.shape(i) == 0) return std::pair(first, first);
+      const py::ssize_t reach = (array.shape(i) - 1) * array.strides(i);
+      (reach < 0 ? first : last) += reach;
+    }
+    return std::pair(first, last);
+  };
+  const auto [a_first, a_last] = bounds(a);
+  const auto [b_first, b_last] = bounds(b);
+  return a_first < b_last && b_first < a_last;
 }
 
 template <class T>

@@ -136,6 +136,7 @@ class NetworkBase {
   virtual py::list trace(py::handle x, py::handle state, py::handle lengths) const = 0;
   virtual std::shared_ptr<NetworkBase> freeze() const = 0;
   virtual py::tuple check(py::handle x, py::handle state, py::handle lengths) const = 0;
+  virtual py::tuple check_step(py::handle x, py::handle state, py::handle out) const = 0;
   virtual py::tuple check_gradients(int64_t steps, int64_t batch, bool unbatched, bool return_sequence, py::handle dy,
                                     py::handle dstate) const = 0;
   virtual py::dict plan(int64_t steps, int64_t batch, py::handle lengths) const = 0;
@@ -149,7 +150,12 @@ struct BoundTape : TapeBase {
   uint64_t network;  // the id of the one that made it
   Fingerprint inputs, weights;
 
-  std::size_t bytes() const override { return tape_bytes(*tape); }
+  std::size_t bytes() const override {
+    std::size_t bytes = tape_bytes(*tape);
+    for (const auto& array : bound.masks) bytes += array.nbytes();
+    for (const auto& array : bound.state) bytes += array.nbytes();
+    return bytes;
+  }
 };
 
 template <class T>
@@ -164,7 +170,8 @@ class Network : public NetworkBase {
                              &weights.bias_hh, &weights.peephole, &weights.hr};
       for (std::size_t i = 0; i < part.size(); ++i) {
         if (part[i].is_none()) continue;
-        const auto array = py::reinterpret_borrow<py::array_t<T>>(part[i]);
+        // A view of our own: the user's array may be given another shape or dtype in place.
+        const py::array_t<T> array(py::object(part[i].attr("view")()));
         *members[i] = array.data();
         arrays_.push_back(array);
       }
@@ -180,32 +187,17 @@ class Network : public NetworkBase {
 
   // A call with one step. `out` may take y.
   py::tuple step(py::handle x, py::handle state, py::handle out) const override {
-    if (spec_.num_directions != 1)
-      throw py::value_error("step: a bidirectional layer has no single step, it reads the whole sequence");
-    BoundCall<T> bound;
-    const py::array x_t = checked_array<T>("x_t", x, {{"B", spec_.input_size}, {spec_.input_size}});
-    const py::array_t<T> rows = contiguous<T>(x_t);
-    bound.x.holder = rows;
-    bound.x.unbatched = rows.ndim() == 1;
-    bound.x.steps = 1;
-    bound.x.batch = bound.x.unbatched ? 1 : rows.shape(0);
-    bound.x.view = {rows.data(), 0, spec_.input_size};
-    bound.state = checked_state<T>("state", state, spec_, bound.x.batch, bound.x.unbatched);
-    const int64_t width = spec_.output_size();
-    if (out.is_none()) {
-      bound.y = bound.x.unbatched ? py::array_t<T>(width) : py::array_t<T>({bound.x.batch, width});
-    } else {
-      const Dimensions shape = bound.x.unbatched ? Dimensions{width} : Dimensions{bound.x.batch, width};
-      const py::array given = checked_array<T>("out", out, {shape});
-      constexpr int needed =
-          py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-      if ((given.flags() & needed) != needed) throw py::value_error("out: expected a contiguous, writable array");
-      bound.y = py::reinterpret_borrow<py::array_t<T>>(given);
-    }
-    make_states(bound);
-    fill_call(bound, false, width);
+    BoundCall<T> bound = bind_step(x, state, out);
     run_bound(bound);
     return bound.results(spec_.has_cell_state());
+  }
+
+  // (x_t as (1, B, I), state as for `check`, unbatched): checked as for a step.
+  py::tuple check_step(py::handle x, py::handle state, py::handle out) const override {
+    const BoundCall<T> bound = bind_step(x, state, out);
+    const py::ssize_t shape[] = {1, bound.x.batch, spec_.input_size};
+    return py::make_tuple(bound.x.holder.attr("reshape")(shape[0], shape[1], shape[2]), batched(bound.state, bound.x),
+                          bound.x.unbatched);
   }
 
   py::tuple forward(py::handle x, py::handle state, py::handle lengths, const py::list& masks, bool recompute,
@@ -214,6 +206,7 @@ class Network : public NetworkBase {
     auto tape = std::make_shared<BoundTape<T>>();
     BoundCall<T>& bound = tape->bound;
     bound = bind(x, state, lengths, return_sequence);
+    own_states(bound);
     for (const py::handle mask : masks) bound.masks.push_back(contiguous<T>(py::reinterpret_borrow<py::array>(mask)));
     for (const auto& mask : bound.masks) bound.mask_data.push_back(mask.data());
     relink(bound);
@@ -381,6 +374,43 @@ class Network : public NetworkBase {
     return bound;
   }
 
+  BoundCall<T> bind_step(py::handle x, py::handle state, py::handle out) const {
+    if (spec_.num_directions != 1)
+      throw py::value_error("step: a bidirectional layer has no single step, it reads the whole sequence");
+    BoundCall<T> bound;
+    const py::array x_t = checked_array<T>("x_t", x, {{"B", spec_.input_size}, {spec_.input_size}});
+    const py::array_t<T> rows = contiguous<T>(x_t);
+    bound.x.holder = rows;
+    bound.x.unbatched = rows.ndim() == 1;
+    bound.x.steps = 1;
+    bound.x.batch = bound.x.unbatched ? 1 : rows.shape(0);
+    bound.x.view = {rows.data(), 0, spec_.input_size};
+    bound.state = checked_state<T>("state", state, spec_, bound.x.batch, bound.x.unbatched);
+    const int64_t width = spec_.output_size();
+    if (out.is_none()) {
+      bound.y = bound.x.unbatched ? py::array_t<T>(width) : py::array_t<T>({bound.x.batch, width});
+    } else {
+      const Dimensions shape = bound.x.unbatched ? Dimensions{width} : Dimensions{bound.x.batch, width};
+      const py::array given = checked_array<T>("out", out, {shape});
+      constexpr int needed =
+          py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+      if ((given.flags() & needed) != needed) throw py::value_error("out: expected a contiguous, writable array");
+      bound.y = py::reinterpret_borrow<py::array_t<T>>(given);
+    }
+    if (may_overlap(bound.x.holder, bound.y)) bound.x.holder = rows.attr("copy")();
+    bound.x.view.data = static_cast<const T*>(bound.x.holder.data());
+    make_states(bound);
+    fill_call(bound, false, width);
+    return bound;
+  }
+
+  // The tape outlives the caller's interest in the initial state: it may be overwritten, as a buffer for the next one.
+  static void own_states(BoundCall<T>& bound) {
+    for (auto& state : bound.state) state = py::array_t<T>(py::object(state.attr("copy")()));
+    bound.call.h0 = bound.state.empty() ? nullptr : bound.state[0].data();
+    bound.call.c0 = bound.state.size() < 2 ? nullptr : bound.state[1].data();
+  }
+
   py::array_t<T> sequence_array(const SequenceArgument<T>& x, int64_t columns) const {
     if (x.unbatched) return py::array_t<T>({x.steps, columns});
     if (batch_first_) return py::array_t<T>({x.batch, x.steps, columns});
@@ -470,7 +500,6 @@ class Network : public NetworkBase {
     print.add(call.x, call.steps, call.batch, spec_.input_size);
     const T* y = bound.y.data();
     print.add(y, bound.y.size());
-    for (const auto& state : bound.state) print.add(state.data(), state.size());
     return print;
   }
   Fingerprint weight_fingerprint() const {
@@ -538,6 +567,7 @@ void bind_network(py::module_& module) {
       .def("trace", &NetworkBase::trace, "x"_a, "state"_a, "lengths"_a)
       .def("freeze", &NetworkBase::freeze)
       .def("check", &NetworkBase::check, "x"_a, "state"_a, "lengths"_a)
+      .def("check_step", &NetworkBase::check_step, "x_t"_a, "state"_a, "out"_a)
       .def("check_gradients", &NetworkBase::check_gradients, "steps"_a, "batch"_a, "unbatched"_a, "return_sequence"_a,
            "dy"_a, "dstate"_a)
       .def("plan", &NetworkBase::plan, "steps"_a, "batch"_a, "lengths"_a)

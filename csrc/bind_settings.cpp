@@ -2,6 +2,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bind.hpp"
 #include "bind_arguments.hpp"
 #include "dispatch.hpp"
@@ -12,6 +14,9 @@
 
 namespace rnnkern {
 namespace {
+
+// Beyond this the OpenMP runtime may fail to start a thread, which ends the process.
+constexpr int kMostThreads = 1024;
 
 PyObject* thread_variable = nullptr;  // a ContextVar: None or the number of threads
 
@@ -61,7 +66,8 @@ int context_threads() {
   PyObject* value = nullptr;
   if (PyContextVar_Get(thread_variable, nullptr, &value) < 0) throw py::error_already_set();
   const auto threads = py::reinterpret_steal<py::object>(value);
-  return threads && !threads.is_none() ? threads.cast<int>() : process_threads();
+  const int wanted = threads && !threads.is_none() ? threads.cast<int>() : process_threads();
+  return std::min(wanted, kMostThreads);
 }
 
 void bind_settings(py::module_& module) {
@@ -70,6 +76,7 @@ void bind_settings(py::module_& module) {
   module.attr("thread_variable") = py::reinterpret_borrow<py::object>(thread_variable);
   module.def("context_threads", context_threads);
   module.def("set_process_threads", set_process_threads, py::arg("threads"));
+  module.attr("most_threads") = kMostThreads;
   module.def("openmp_runtime", openmp_runtime);
   module.def("compiler", compiler);
   module.def("cells", cell_names);

@@ -9,6 +9,8 @@ from .spec import Array, Spec
 thread_variable: ContextVar[Optional[int]]
 """Threads for the calls of a context; None: those of the process."""
 
+most_threads: int
+
 def context_threads() -> int: ...
 def set_process_threads(threads: int) -> None: ...
 def openmp_runtime() -> str: ...
@@ -51,6 +53,11 @@ class Network:
         self, x: Array, state: Any, lengths: Any
     ) -> tuple[Array, Optional[tuple[Array, ...]], Optional[Array], bool]:
         """Return x as (T, B, I), state as (L*D, B, size) arrays, lengths, unbatched: checked as for a call."""
+
+    def check_step(
+        self, x_t: Array, state: Any, out: Optional[Array]
+    ) -> tuple[Array, Optional[tuple[Array, ...]], bool]:
+        """Return x_t as (1, B, I), state as (L*D, B, size) arrays, unbatched: checked as for a step."""
 
     def check_gradients(
         self, steps: int, batch: int, unbatched: bool, return_sequence: bool, dy: Optional[Array], dstate: Any

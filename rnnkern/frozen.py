@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from .options import check_bool, check_size
-from .spec import Array, Spec
+from .spec import Array
+
+if TYPE_CHECKING:
+    from .layers import Layer
+
+
+def freeze(layer: Layer) -> FrozenLayer:
+    """Freeze it again, as unpickling does."""
+    return layer.freeze()
 
 
 class FrozenLayer:
     """An immutable snapshot of a layer. Made by `Layer.freeze`; called as the layer is, with the same bits."""
 
-    def __init__(self, network: Any, spec: Spec, batch_first: bool, text: str) -> None:
+    def __init__(self, network: Any, snapshot: Layer) -> None:
         self._network = network
-        self._spec = spec
-        self._batch_first = batch_first
-        self._text = text
+        self._snapshot = snapshot
+        self._spec = snapshot._spec
+        self._batch_first = snapshot.batch_first
 
     def __call__(
         self, x: Array, state: Any = None, *, lengths: Any = None, return_sequence: bool = True
@@ -48,7 +56,7 @@ class FrozenLayer:
         return Stream(self, batch_size, state)
 
     def __repr__(self) -> str:
-        return self._text
+        return f"{self._snapshot!r}.freeze()"
 
     def __copy__(self) -> FrozenLayer:
         return self
@@ -56,8 +64,8 @@ class FrozenLayer:
     def __deepcopy__(self, memo: Any) -> FrozenLayer:
         return self
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a frozen layer can't be pickled: pickle or save the layer and freeze it again")
+    def __reduce__(self) -> tuple[Callable[[Layer], FrozenLayer], tuple[Layer]]:
+        return freeze, (self._snapshot,)
 
 
 class Stream:

@@ -44,16 +44,22 @@ class Gradients:
 
 
 class Tape:
-    """What a forward pass keeps for backward. It refers to x, y, the initial state and the weights."""
+    """What a forward pass keeps for backward. It refers to x, y and the weights."""
 
     def __init__(
-        self, made_by: object, content: Any, unbatched: bool = False, return_sequence: bool = True, digest: str = ""
+        self,
+        made_by: object,
+        content: Any,
+        unbatched: bool = False,
+        return_sequence: bool = True,
+        watched: tuple[Array, ...] = (),
     ) -> None:
         self._made_by = made_by
         self._content = content
         self._unbatched = unbatched
         self._return_sequence = return_sequence
-        self._digest = digest
+        self._watched = watched
+        self._digest = digest(watched)
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +85,7 @@ class Weights(MutableMapping[str, Array]):
     def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
         target = self[name]
         if value is not target:  # as after `weights[name] += ...`
-            target[...] = check_weight(name, value, target)
+            target[...] = check_weight(name, value, target.shape)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{name}: the weights of a layer can't be removed")
@@ -94,13 +100,46 @@ class Weights(MutableMapping[str, Array]):
         return "{" + ", ".join(f"{name}: {array.shape}" for name, array in self._arrays.items()) + "}"
 
 
-def check_weight(name: str, value: npt.ArrayLike, like: Array) -> Array:
-    """`value` as an array of real numbers of the shape of `like`."""
+def digest(arrays: tuple[Array, ...]) -> str:
+    """Tells whether one of the arrays has changed."""
+    content = hashlib.sha256()
+    for array in arrays:
+        content.update(array.tobytes())
+    return content.hexdigest()
+
+
+def fixed_array(values: Array, dtype: np.dtype[Any]) -> Array:
+    """A copy whose memory stays where it is: it does not own it, so it can't be resized."""
+    array = np.frombuffer(bytearray(values.size * dtype.itemsize), dtype).reshape(values.shape)
+    array[...] = values
+    return array
+
+
+def check_weights(given: Mapping[str, npt.ArrayLike], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Arrays of exactly these names and shapes; else a ValueError that tells everything that is wrong."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(given).__name__}")
+    problems = [f"missing {name}" for name in shapes if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in shapes]
+    arrays: dict[str, Array] = {}
+    for name, shape in shapes.items():
+        if name in given:
+            try:
+                arrays[name] = check_weight(name, given[name], shape)
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ValueError("state_dict: " + "; ".join(problems))
+    return arrays
+
+
+def check_weight(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """`value` as an array of real numbers of this shape."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected real numbers of shape {like.shape}, got {array.dtype}")
-    if array.shape != like.shape:
-        raise ValueError(f"{name}: expected shape {like.shape}, got {array.shape}")
+        raise TypeError(f"{name}: expected real numbers of shape {shape}, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array
 
 
@@ -122,6 +161,7 @@ class Layer:
         clip: Optional[float],
         dtype: npt.DTypeLike,
         isa: Optional[str],
+        weights: Optional[Mapping[str, npt.ArrayLike]],
         arguments: dict[str, Any],
     ) -> None:
         self._batch_first = options.check_bool("batch_first", batch_first)
@@ -129,7 +169,6 @@ class Layer:
         self._backend = options.check_choice("backend", backend, ("native", "reference"))
         if self._dropout > 0 and spec.num_layers == 1:
             warnings.warn("dropout acts between layers: it has no effect with num_layers=1", stacklevel=3)
-        activations = activations or None if not isinstance(activations, str) else activations
         self._spec = replace(
             spec,
             activations=options.check_activations(activations, spec.family, spec.num_directions),
@@ -137,16 +176,20 @@ class Layer:
             dtype=options.check_dtype(dtype),
         )
         self._isa = isa
-        self._arguments = arguments
-        weight_seed, dropout_seed = np.random.SeedSequence(seed).spawn(2)
+        self._arguments = {name: _as_tuples(value) for name, value in arguments.items()}
+        weight_seed, dropout_seed = options.check_seed(seed).spawn(2)
         self._random = np.random.default_rng(dropout_seed)
-        self._weights = Weights(self._initial_weights(np.random.default_rng(weight_seed)))
-        self._network = self._make_network()
-
-    def _initial_weights(self, random: np.random.Generator) -> dict[str, Array]:
-        bound = 1 / np.sqrt(self.hidden_size)
         shapes = self._spec.weight_shapes()
-        return {name: random.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()}
+        if weights is None:
+            random, bound = np.random.default_rng(weight_seed), 1 / np.sqrt(self.hidden_size)
+            self._hold({name: random.uniform(-bound, bound, shape) for name, shape in shapes.items()})
+        else:
+            self._hold(check_weights(weights, shapes))
+
+    def _hold(self, values: Mapping[str, Array]) -> None:
+        """Begin with these weights, in arrays of our own."""
+        self._weights = Weights({name: fixed_array(value, self.dtype) for name, value in values.items()})
+        self._network = self._make_network()
 
     def _make_network(self) -> _core.Network:
         parts = [
@@ -285,7 +328,7 @@ class Layer:
         if self._backend == "native":
             y, new_state, content = self._network.forward(x, state, lengths, masks, recompute, return_sequence)
             return y, new_state, Tape(self._network, content)
-        return self._reference_forward(x, state, lengths, return_sequence, masks)
+        return self._reference_forward(x, state, lengths, return_sequence, masks, watch=True)
 
     def backward(
         self,
@@ -356,10 +399,9 @@ class Layer:
         ValueError
             If the layer is bidirectional, and as for a call.
         """
-        if self._backend == "native" or self.bidirectional:
+        if self._backend == "native":
             return self._network.step(x_t, state)
-        y, new_state = self._time_major()(np.asarray(x_t)[None] if isinstance(x_t, np.ndarray) else x_t, state)
-        return y[0], new_state
+        return self._reference_step(x_t, state, None)
 
     def trace(self, x: Array, state: Optional[State] = None, *, lengths: Any = None) -> dict[str, Array]:
         """Run the sequences and return the gate values of every step.
@@ -394,8 +436,9 @@ class Layer:
     def freeze(self) -> FrozenLayer:
         """Return a snapshot for inference, with packed weights; later changes of this layer don't reach it."""
         if self._backend == "native":
-            return FrozenLayer(self._network.freeze(), self._spec, self._batch_first, f"{self!r}.freeze()")
-        return FrozenLayer(_ReferenceNetwork(copy.deepcopy(self)), self._spec, self._batch_first, f"{self!r}.freeze()")
+            return FrozenLayer(self._network.freeze(), copy.deepcopy(self))
+        snapshot = copy.deepcopy(self)
+        return FrozenLayer(_ReferenceNetwork(snapshot), snapshot)
 
     # Its weights
 
@@ -413,21 +456,13 @@ class Layer:
         ValueError
             Naming every missing, unexpected and misshapen entry.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
-        problems = [f"missing {name}" for name in self._weights if name not in state_dict]
-        problems += [f"unexpected {name}" for name in state_dict if name not in self._weights]
-        arrays: dict[str, Array] = {}
+        arrays = check_weights(state_dict, self._spec.weight_shapes())
+        copies = {name: array.astype(self.dtype) for name, array in arrays.items()}
         for name, target in self._weights.items():
-            if name in state_dict:
-                try:
-                    arrays[name] = check_weight(name, state_dict[name], target).astype(self.dtype)
-                except ValueError as error:
-                    problems.append(str(error))
-        if problems:
-            raise ValueError("state_dict: " + "; ".join(problems))
-        for name, array in arrays.items():
-            self._weights._arrays[name][...] = array
+            if not target.flags.writeable:
+                raise ValueError(f"{name}: expected a writable array to copy into, got a read-only one")
+        for name, array in copies.items():
+            self._weights[name] = array
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and options to a safetensors file, whole or not at all; `rnnkern.load` reads it.
@@ -445,19 +480,11 @@ class Layer:
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, **self._arguments}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "arguments": self._constructor_arguments(),
-            "isa": self._isa,
-            "weights": self.state_dict(),
-            "random": self._random.bit_generator.state,
-        }
+        return {**vars(self), "_weights": dict(self._weights), "_network": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.__init__(**state["arguments"], _isa=state["isa"])  # type: ignore[misc]
-        self.load_state_dict(state["weights"])
-        self._random.bit_generator.state = state["random"]
+        vars(self).update(state)
+        self._hold(state["_weights"])
 
     # Dropout
 
@@ -481,26 +508,18 @@ class Layer:
             return array[:, 0]
         return array.swapaxes(0, 1) if self._batch_first else array
 
-    def _time_major(self) -> Layer:
-        """Return this layer, sharing its weights, without `batch_first`."""
-        layer = copy.copy(self)
-        vars(layer).update(vars(self))
-        layer._batch_first = False
-        layer._network = layer._make_network()
-        return layer
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for array in self._weights.values():
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
-
     def _state_of(self, members: tuple[Array, ...], unbatched: bool) -> Any:
         arrays = tuple(member[:, 0] for member in members) if unbatched else members
         return arrays if self._spec.has_cell_state else arrays[0]
 
     def _reference_forward(
-        self, x: Array, state: Optional[State], lengths: Any, return_sequence: bool, masks: list[Array]
+        self,
+        x: Array,
+        state: Optional[State],
+        lengths: Any,
+        return_sequence: bool,
+        masks: list[Array],
+        watch: bool = False,
     ) -> tuple[Array, State, Tape]:
         sequences, initial, checked_lengths, unbatched = self._network.check(x, state, lengths)
         y, last, tape = reference.forward(self._spec, self._weights, sequences, initial, checked_lengths, masks or None)
@@ -508,16 +527,25 @@ class Layer:
             y = self._as_given(y, unbatched)
         else:
             y = self._last_outputs(last[0])[0 if unbatched else slice(None)]
-        content = Tape(self._network, tape, unbatched, return_sequence, self._digest())
-        return y, self._state_of(last, unbatched), content
+        watched = (sequences, y, *self._weights.values()) if watch else ()
+        return y, self._state_of(last, unbatched), Tape(self._network, tape, unbatched, return_sequence, watched)
+
+    def _reference_step(self, x_t: Array, state: Optional[State], out: Optional[Array]) -> tuple[Array, State]:
+        sequences, initial, unbatched = self._network.check_step(x_t, state, out)
+        y, last, _ = reference.forward(self._spec, self._weights, sequences, initial)
+        y_t = y[0, 0] if unbatched else y[0]
+        if out is not None:
+            out[...] = y_t
+            y_t = out
+        return y_t, self._state_of(last, unbatched)
 
     def _last_outputs(self, h: Array) -> Array:
         """(B, D*O) from the states (L*D, B, O)."""
         return np.concatenate(list(h[-self._spec.num_directions :]), axis=-1)
 
     def _reference_backward(self, tape: Tape, dy: Any, dstate: Any, wanted: tuple[str, ...]) -> Gradients:
-        if tape._digest != self._digest():
-            raise RuntimeError("tape: the weights have changed since forward; backward needs them as they were")
+        if tape._digest != digest(tape._watched):
+            raise RuntimeError("tape: x, y or a weight has changed since forward; backward needs them as they were")
         T, B = tape._content.x.shape[:2]
         gradients, states = self._network.check_gradients(T, B, tape._unbatched, tape._return_sequence, dy, dstate)
         if gradients is not None and not tape._return_sequence:
@@ -563,11 +591,10 @@ class _ReferenceNetwork:
         return self._layer(x, state, lengths=lengths, return_sequence=return_sequence)
 
     def step(self, x_t: Array, state: Any = None, out: Optional[Array] = None) -> tuple[Array, Any]:
-        y, new_state = self._layer.step(x_t, state)
-        if out is None:
-            return y, new_state
-        out[...] = y
-        return out, new_state
+        return self._layer._reference_step(x_t, state, out)
+
+    def plan(self, T: int, B: int, lengths: Any) -> dict[str, int]:
+        return self._layer._network.plan(T, B, lengths)
 
     def check(self, x: Array, state: Any, lengths: Any) -> tuple[Any, ...]:
         return self._layer._network.check(x, state, lengths)
@@ -580,11 +607,16 @@ def _make_spec(
         family,
         options.check_size("input_size", input_size),
         options.check_size("hidden_size", hidden_size),
-        options.check_size("num_layers", num_layers),
+        options.check_size("num_layers", num_layers, most=2**16),
         options.check_bool("bidirectional", bidirectional),
         options.check_bool("bias", bias),
         **cell,
     )
+
+
+def _as_tuples(value: Any) -> Any:
+    """Lists, as a file has them, as tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _changed(arguments: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -660,6 +692,7 @@ class RNN(Layer):
         activations: Any = None,
         clip: Optional[float] = None,
         _isa: Optional[str] = None,
+        _weights: Optional[Mapping[str, npt.ArrayLike]] = None,
     ) -> None:
         kinds = {"tanh": "Tanh", "relu": "Relu", "linear": "Identity"}
         options.check_choice("nonlinearity", nonlinearity, tuple(kinds))
@@ -679,6 +712,7 @@ class RNN(Layer):
             clip=clip,
             dtype=dtype,
             isa=_isa,
+            weights=_weights,
             arguments=_changed(given, {**_COMMON, "nonlinearity": "tanh"}),
         )
 
@@ -719,6 +753,7 @@ class LSTM(Layer):
         activations: Any = None,
         clip: Optional[float] = None,
         _isa: Optional[str] = None,
+        _weights: Optional[Mapping[str, npt.ArrayLike]] = None,
     ) -> None:
         given = {
             "num_layers": num_layers, "bias": bias, "batch_first": batch_first, "dropout": dropout,
@@ -743,6 +778,7 @@ class LSTM(Layer):
             clip=clip,
             dtype=dtype,
             isa=_isa,
+            weights=_weights,
             arguments=_changed(given, {**_COMMON, "proj_size": 0, "peephole": False, "coupled": False}),
         )
 
@@ -774,6 +810,7 @@ class GRU(Layer):
         activations: Any = None,
         clip: Optional[float] = None,
         _isa: Optional[str] = None,
+        _weights: Optional[Mapping[str, npt.ArrayLike]] = None,
     ) -> None:
         given = {
             "num_layers": num_layers, "bias": bias, "batch_first": batch_first, "dropout": dropout,
@@ -791,6 +828,7 @@ class GRU(Layer):
             clip=clip,
             dtype=dtype,
             isa=_isa,
+            weights=_weights,
             arguments=_changed(given, {**_COMMON, "reset_after": True}),
         )
 

@@ -43,8 +43,8 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
-def check_size(name: str, value: object, least: int = 1) -> int:
-    """An integer of at least `least`; a TypeError or ValueError otherwise."""
+def check_size(name: str, value: object, least: int = 1, most: int = 2**31 - 1) -> int:
+    """An integer in `least`..`most`; a TypeError or ValueError otherwise."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected an integer >= {least}, got {describe(value)}")
     try:
@@ -53,9 +53,16 @@ def check_size(name: str, value: object, least: int = 1) -> int:
         raise TypeError(f"{name}: expected an integer >= {least}, got {describe(value)}") from None
     if size < least:
         raise ValueError(f"{name}: expected an integer >= {least}, got {size}")
-    if size > 2**31 - 1:
-        raise ValueError(f"{name}: expected an integer < 2**31, got {size}")
+    if size > most:
+        raise ValueError(f"{name}: expected an integer <= {most}, got {size}")
     return size
+
+
+def check_seed(value: Any) -> np.random.SeedSequence:
+    try:
+        return np.random.SeedSequence(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"seed: expected None or an integer >= 0, got {describe(value)}") from None
 
 
 def check_bool(name: str, value: object) -> bool:
@@ -123,8 +130,10 @@ def check_activation(value: object) -> Activation:
         raise ValueError(f"activations: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
     allowed = PARAMETERS.get(known, 0)
     if len(parameters) > allowed:
-        raise ValueError(f"activations: {known} has {allowed} parameters, got {len(parameters)}")
+        raise ValueError(f"activations: expected at most {allowed} parameters of {known}, got {len(parameters)}")
     numbers = [check_number(f"activations: {known}", parameter) for parameter in parameters]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"activations: expected finite parameters of {known}, got {numbers}")
     alpha, beta = (*numbers, *ACTIVATIONS[known][len(numbers) :])
     return known, alpha, beta
 

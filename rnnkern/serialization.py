@@ -10,9 +10,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
+
+from .spec import Array
 
 if TYPE_CHECKING:
     from .layers import Layer
@@ -59,9 +60,6 @@ def load(path: PathLike) -> Layer:
     ValueError
         If it is not such a file.
     """
-    from . import layers
-
-    kinds = {kind.__name__: kind for kind in (layers.RNN, layers.LSTM, layers.GRU)}
     if not os.path.isfile(path):
         raise FileNotFoundError(f"path: no file {os.fspath(path)!r}")
     try:
@@ -72,14 +70,21 @@ def load(path: PathLike) -> Layer:
         raise ValueError(f"path: {os.fspath(path)!r} is not a safetensors file: {error}") from None
     if described is None:
         raise ValueError(f"path: {os.fspath(path)!r} was not written by rnnkern: its metadata has no {KEY!r}")
+    try:
+        return rebuild(described, arrays)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"path: {os.fspath(path)!r} does not describe a layer: {error}") from None
+
+
+def rebuild(described: str, arrays: dict[str, Array]) -> Layer:
+    """Make the layer that `save` described; the options and the arrays are checked as any user's are."""
+    from . import layers
+
+    kinds = {kind.__name__: kind for kind in (layers.RNN, layers.LSTM, layers.GRU)}
     content = json.loads(described)
-    if content["class"] not in kinds:
-        raise ValueError(f"path: {os.fspath(path)!r} holds an unknown layer {content['class']!r}")
-    arguments = content["arguments"]
-    if "dtype" in arguments:
-        arguments["dtype"] = np.dtype(arguments["dtype"])
+    kind, arguments = kinds[content["class"]], dict(content["arguments"])
+    if private := [name for name in arguments if name.startswith("_")]:
+        raise ValueError(f"unexpected options {private}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        layer: Layer = kinds[content["class"]](**arguments)
-    layer.load_state_dict(arrays)
-    return layer
+        return kind(**arguments, _weights=arrays)

@@ -11,6 +11,7 @@ from .options import check_size
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .frozen import FrozenLayer
     from .layers import Layer
 
 
@@ -23,14 +24,14 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        In 1..1024.
 
     Raises
     ------
     TypeError, ValueError
-        If n is not an integer >= 1.
+        If n is not such an integer.
     """
-    _core.set_process_threads(check_size("n", n))
+    _core.set_process_threads(check_size("n", n, most=_core.most_threads))
 
 
 def get_num_threads() -> int:
@@ -45,9 +46,9 @@ def num_threads(n: int) -> Iterator[None]:
     Raises
     ------
     TypeError, ValueError
-        If n is not an integer >= 1.
+        If n is not an integer in 1..1024.
     """
-    token = _core.thread_variable.set(check_size("n", n))
+    token = _core.thread_variable.set(check_size("n", n, most=_core.most_threads))
     try:
         yield
     finally:
@@ -74,13 +75,13 @@ def show_config() -> None:
         print(f"{name + ':':<32}{', '.join(value) if isinstance(value, list) else value}")
 
 
-def explain(layer: Layer, T: int, B: int, lengths: Any = None) -> str:
+def explain(layer: Layer | FrozenLayer, T: int, B: int, lengths: Any = None) -> str:
     """Tell in words how the layer's work for an input of this size is split over the threads.
 
     Parameters
     ----------
-    layer : Layer
-        With the native back end.
+    layer : Layer or FrozenLayer
+        Where its back end is the reference, what the native one would do.
     T, B : int
         Steps and sequences.
     lengths : sequence of B ints, optional
@@ -91,8 +92,11 @@ def explain(layer: Layer, T: int, B: int, lengths: Any = None) -> str:
     str
         What each thread works on, the instruction set, block of time, and the bytes that `forward` keeps.
     """
+    plan_of = getattr(getattr(layer, "_network", None), "plan", None)
+    if plan_of is None:
+        raise TypeError(f"layer: expected a layer of rnnkern, got {type(layer).__name__}")
     T, B = check_size("T", T, 0), check_size("B", B, 0)
-    plan = layer._network.plan(T, B, lengths)
+    plan = plan_of(T, B, lengths)
     spec = layer._spec
     parts = []
     if plan["directions"] > 1:
@@ -103,7 +107,10 @@ def explain(layer: Layer, T: int, B: int, lengths: Any = None) -> str:
         parts.append(f"the hidden units in {plan['units']} groups, which wait for each other at every step")
     split = "; ".join(parts) or "nothing is split: one thread does it all"
     steps = T * B if lengths is None else sum(int(n) for n in lengths)
-    size = steps * spec.hidden_size * plan["kept_values"] * spec.num_directions * spec.num_layers * spec.dtype.itemsize
+    between = 3 if getattr(layer, "dropout", 0) else 1  # outputs of inner layers; with their masks and products
+    inner = (spec.num_layers - 1) * T * B * spec.num_directions * spec.output_size * between
+    values = steps * spec.hidden_size * plan["kept_values"] * spec.num_directions * spec.num_layers
+    kept = (values + inner) * spec.dtype.itemsize
     return "\n".join(
         (
             f"{layer!r}",
@@ -111,6 +118,6 @@ def explain(layer: Layer, T: int, B: int, lengths: Any = None) -> str:
             f"{plan['threads']} of {get_num_threads()} threads",
             f"split: {split}",
             f"blocks of {plan['block_steps']} steps: the input product of a block is made at once",
-            f"forward keeps {size:,} bytes of gate values for backward",
+            f"forward keeps {kept:,} bytes for backward",
         )
     )

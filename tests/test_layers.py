@@ -1,0 +1,804 @@
+"""What users type: layers, weights, files, copies, dropout, tapes, frozen layers and streams, on both back ends."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+import os
+import pickle
+import stat
+import warnings
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import rnnkern
+from harness import CELLS, Case, assert_same_bits, make_inputs
+
+KINDS = ["RNN", "LSTM", "GRU"]
+BACKENDS = ["native", "reference"]
+both = pytest.mark.parametrize("backend", BACKENDS)
+every = pytest.mark.parametrize("kind", KINDS)
+x = np.random.default_rng(0).standard_normal((5, 3, 4)).astype(np.float32)
+
+
+def make(kind, *sizes, **options):
+    return getattr(rnnkern, kind)(*(sizes or (4, 6)), seed=options.pop("seed", 0), **options)
+
+
+def members(state):
+    return state if isinstance(state, tuple) else (state,)
+
+
+def assert_same_results(actual, expected):
+    for one, other in zip((actual[0], *members(actual[1])), (expected[0], *members(expected[1]))):
+        assert_same_bits(one, other)
+
+
+# Signatures
+
+POSITIONAL = {
+    "RNN": "input_size hidden_size num_layers nonlinearity bias batch_first dropout bidirectional",
+    "LSTM": "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size",
+    "GRU": "input_size hidden_size num_layers bias batch_first dropout bidirectional",
+}
+KEYWORDS = {"RNN": set(), "LSTM": {"peephole", "coupled"}, "GRU": {"reset_after"}}
+COMMON = {"dtype", "seed", "backend", "activations", "clip"}
+
+
+@every
+def test_constructor(kind):
+    parameters = inspect.signature(getattr(rnnkern, kind)).parameters.values()
+    usual = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and not p.name.startswith("_")}
+    assert usual == POSITIONAL[kind].split()
+    assert named == COMMON | KEYWORDS[kind]
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("__call__", "(x, state=None, *, lengths=None, return_sequence=True)"),
+        ("forward", "(x, state=None, *, lengths=None, recompute=False, return_sequence=True)"),
+        ("backward", "(tape, dy=None, dstate=None, *, wrt=('x', 'state', 'weights'))"),
+        ("step", "(x_t, state=None)"),
+        ("trace", "(x, state=None, *, lengths=None)"),
+        ("freeze", "()"),
+        ("save", "(path)"),
+    ],
+)
+def test_methods(method, text):
+    signature = inspect.signature(getattr(make("LSTM"), method))
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    assert str(inspect.Signature(bare)) == text
+
+
+@every
+def test_attributes(kind):
+    layer = make(
+        kind, 4, 6, num_layers=2, bias=False, batch_first=True, dropout=0.5, bidirectional=True, dtype="float64"
+    )
+    assert (layer.input_size, layer.hidden_size, layer.num_layers, layer.dropout) == (4, 6, 2, 0.5)
+    assert (layer.bias, layer.batch_first, layer.bidirectional, layer.dtype) == (False, True, True, np.float64)
+
+
+# Shapes
+
+
+@both
+@every
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("projected", [False, True])
+def test_shapes(kind, backend, bidirectional, batch_first, projected):
+    if projected and kind != "LSTM":
+        pytest.skip("only an LSTM projects")
+    options = {"proj_size": 2} if projected else {}
+    layer = make(kind, 4, 6, 2, bidirectional=bidirectional, batch_first=batch_first, backend=backend, **options)
+    directions, out = 1 + bidirectional, 2 if projected else 6
+    given = x.swapaxes(0, 1) if batch_first else x
+    y, state = layer(given)
+    assert y.shape == (*given.shape[:2], directions * out)
+    assert [m.shape for m in members(state)] == [(2 * directions, 3, size) for size in (out, 6)[: len(members(state))]]
+    if backend == "native":
+        assert all(array.flags.c_contiguous and array.flags.owndata for array in (y, *members(state)))
+    assert all(array.dtype == np.float32 for array in (y, *members(state)))
+    assert layer(given, return_sequence=False)[0].shape == (3, directions * out)
+
+    alone, last = layer(x[:, 0])
+    assert alone.shape == (5, directions * out)
+    assert [m.shape for m in members(last)] == [(2 * directions, size) for size in (out, 6)[: len(members(state))]]
+    np.testing.assert_allclose(alone, y[0] if batch_first else y[:, 0], rtol=0, atol=0 if backend == "native" else 1e-6)
+    assert layer(x[:, 0], return_sequence=False)[0].shape == (directions * out,)
+
+    _, _, tape = layer.forward(x[:, 0], last)
+    grads = layer.backward(tape, alone, last)
+    assert grads.x.shape == (5, 4)
+    assert [m.shape for m in members(grads.state)] == [m.shape for m in members(last)]
+    assert {name: gradient.shape for name, gradient in grads.weights.items()} == {
+        name: weight.shape for name, weight in layer.weights.items()
+    }
+
+
+@both
+@every
+def test_step_shapes(kind, backend):
+    layer = make(kind, 4, 6, 2, backend=backend, batch_first=True)
+    y, state = layer.step(x[0])
+    assert y.shape == (3, 6)
+    assert all(m.shape == (2, 3, 6) for m in members(state))
+    y, state = layer.step(x[0, 0])
+    assert y.shape == (6,)
+    assert all(m.shape == (2, 6) for m in members(state))
+    y, state = layer.step(x[1, 0], state)
+    assert y.shape == (6,)
+
+
+@both
+def test_the_gradient_of_the_state_has_its_structure_even_if_it_was_none(backend):
+    for kind, count in [("RNN", None), ("GRU", None), ("LSTM", 2)]:
+        layer = make(kind, backend=backend)
+        _, _, tape = layer.forward(x)
+        state = layer.backward(tape, np.ones((5, 3, 6), np.float32)).state
+        assert isinstance(state, np.ndarray) if count is None else len(state) == count
+
+
+# Weights
+
+
+@both
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_shapes_and_order_are_torchs(kind, backend):
+    torch = pytest.importorskip("torch", reason="the names are compared with PyTorch's, which is not installed")
+    for options in [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}, {"proj_size": 2}]:
+        if "proj_size" in options and kind != "LSTM":
+            continue
+        theirs = getattr(torch.nn, kind)(4, 6, **options)
+        ours = make(kind, 4, 6, backend=backend, **options)
+        expected = {name: tuple(weight.shape) for name, weight in theirs.state_dict().items()}
+        assert {name: weight.shape for name, weight in ours.weights.items()} == expected
+        assert list(ours.weights) == list(expected)
+        ours.load_state_dict({name: weight.numpy() for name, weight in theirs.state_dict().items()})
+        y, state = ours(x)
+        with torch.no_grad():
+            wanted, last = theirs(torch.from_numpy(x))
+        np.testing.assert_allclose(y, wanted.numpy(), atol=1e-6)
+        for one, other in zip(members(state), members(last)):
+            np.testing.assert_allclose(one, other.numpy(), atol=1e-6)
+
+
+def test_peepholes_have_a_weight():
+    assert make("LSTM", peephole=True).weights["weight_peephole_l0"].shape == (3, 6)
+
+
+@every
+def test_initial_weights(kind):
+    layer = make(kind, 40, 64, dtype=np.float64)
+    values = np.concatenate([weight.ravel() for weight in layer.weights.values()])
+    assert np.abs(values).max() <= 1 / 8
+    assert np.abs(values).max() > 0.99 / 8
+    assert abs(values.mean()) < 0.01
+    again, other = make(kind, 40, 64, dtype=np.float64), make(kind, 40, 64, dtype=np.float64, seed=1)
+    assert all(np.array_equal(layer.weights[name], again.weights[name]) for name in layer.weights)
+    assert not any(np.array_equal(layer.weights[name], other.weights[name]) for name in layer.weights)
+    assert not np.array_equal(*(make(kind, seed=None).weights["weight_ih_l0"] for _ in range(2)))
+
+
+@both
+def test_weights_are_live(backend):
+    layer = make("LSTM", backend=backend)
+    before = layer(x)[0]
+    array = layer.weights["weight_hh_l0"]
+    array[3] += 0.5
+    changed = layer(x)[0]
+    assert not np.array_equal(changed, before)
+    array[3] -= 0.5
+    layer.weights["bias_ih_l0"] *= 0
+    assert not layer.weights["bias_ih_l0"].any()
+    layer.weights["weight_hh_l0"] = np.zeros((24, 6))  # casts
+    assert layer.weights["weight_hh_l0"] is array
+    assert not array.any()
+
+
+def test_weights_are_a_mapping_of_fixed_keys():
+    weights = make("GRU").weights
+    assert len(weights) == len(list(weights)) == 4
+    assert "weight_ih_l0" in weights
+    with pytest.raises(KeyError):
+        weights["weight_ih_l1"]
+    with pytest.raises(KeyError):
+        weights["new"] = np.zeros(3)
+    with pytest.raises(TypeError):
+        del weights["bias_ih_l0"]
+    before = {name: weight.copy() for name, weight in weights.items()}
+    for value, error in [
+        (np.zeros((18, 5)), ValueError),
+        (0.0, ValueError),
+        (np.zeros((18, 4), complex), TypeError),
+        (np.zeros((18, 4), object), TypeError),
+        ("text", TypeError),
+    ]:
+        with pytest.raises(error, match="weight_ih_l0"):
+            weights["weight_ih_l0"] = value
+    for name, weight in before.items():
+        np.testing.assert_array_equal(weights[name], weight)
+
+
+@both
+def test_state_dict_copies(backend):
+    layer = make("GRU", backend=backend)
+    saved = layer.state_dict()
+    assert list(saved) == list(layer.weights)
+    saved["bias_hh_l0"][:] = 7
+    assert not (layer.weights["bias_hh_l0"] == 7).any()
+
+
+def test_load_state_dict_casts():
+    layer, other = make("LSTM"), make("LSTM", dtype=np.float64, seed=1)
+    layer.load_state_dict(other.state_dict())
+    for name, weight in layer.weights.items():
+        assert weight.dtype == np.float32
+        np.testing.assert_array_equal(weight, other.weights[name].astype(np.float32))
+    layer.load_state_dict({name: weight.tolist() for name, weight in other.state_dict().items()})
+
+
+def test_load_state_dict_tells_everything_and_changes_nothing():
+    layer = make("LSTM")
+    before = layer.state_dict()
+    wrong = {name: np.full_like(weight, 9) for name, weight in before.items()}
+    del wrong["bias_hh_l0"]
+    wrong["weight_hh_l0"] = np.zeros((3, 4))
+    wrong["extra"] = np.zeros(3)
+    with pytest.raises(ValueError, match="state_dict") as caught:
+        layer.load_state_dict(wrong)
+    for part in ("bias_hh_l0", "weight_hh_l0", "(24, 6)", "(3, 4)", "extra"):
+        assert part in str(caught.value)
+    wrong = {**before, "bias_hh_l0": np.zeros(24, complex), "weight_ih_l0": before["weight_ih_l0"] + 1}
+    with pytest.raises(TypeError, match="bias_hh_l0"):
+        layer.load_state_dict(wrong)
+    with pytest.raises(TypeError):
+        layer.load_state_dict([1, 2])
+    layer.weights["bias_hh_l0"].flags.writeable = False
+    with pytest.raises(ValueError, match="bias_hh_l0"):
+        layer.load_state_dict({name: weight + 1 for name, weight in before.items()})
+    layer.weights["bias_hh_l0"].flags.writeable = True
+    for name, weight in before.items():
+        np.testing.assert_array_equal(layer.weights[name], weight)
+
+
+def test_load_state_dict_from_the_own_arrays():
+    layer = make("RNN", 6, 6)
+    ih, hh = layer.weights["weight_ih_l0"], layer.weights["weight_hh_l0"]
+    expected = ih.copy(), hh.copy()
+    layer.load_state_dict({**layer.weights, "weight_ih_l0": hh, "weight_hh_l0": ih})
+    np.testing.assert_array_equal(hh, expected[0])
+    np.testing.assert_array_equal(ih, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "count"),
+    [("LSTM", {}, 5120), ("GRU", {}, 3840), ("RNN", {"bias": False}, 1216), ("LSTM", {"peephole": True}, 5216)],
+)
+def test_num_parameters(kind, options, count):
+    assert make(kind, 6, 32, **options).num_parameters == count
+
+
+# Files and copies
+
+OPTIONS = [
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "linear", "clip": 2.5}),
+    ("LSTM", {"num_layers": 2, "bidirectional": True, "dropout": 0.25, "batch_first": True}),
+    ("LSTM", {"proj_size": 3, "peephole": True, "coupled": "f", "dtype": np.float64}),
+    ("LSTM", {"coupled": True, "backend": "reference"}),
+    ("LSTM", {"activations": (("HardSigmoid", 0.25, 0.5), "Softsign", ("Elu", 0.5)), "bias": False}),
+    ("GRU", {"reset_after": False, "activations": ["Sigmoid", "Tanh", "HardSigmoid", "Relu"], "bidirectional": True}),
+]
+
+
+def same_layer(one, other):
+    assert type(one) is type(other)
+    assert one._spec == other._spec
+    assert repr(one) == repr(other)
+    for name in ("batch_first", "dropout", "backend", "dtype"):
+        assert getattr(one, name) == getattr(other, name)
+    for name, weight in one.weights.items():
+        assert_same_bits(other.weights[name], weight, name)
+        assert not np.shares_memory(other.weights[name], weight)
+    given = x.astype(one.dtype)
+    assert_same_results(one(given), other(given))
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIONS)
+def test_save_and_load(kind, options, tmp_path):
+    layer = make(kind, **options)
+    path = tmp_path / "layer.safetensors"
+    layer.save(path)
+    same_layer(layer, rnnkern.load(path))
+    same_layer(layer, rnnkern.load(str(path)))
+    assert list(tmp_path.iterdir()) == [path]
+    arrays = load_file(path)
+    assert arrays.keys() == set(layer.weights)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_save_is_whole_or_nothing(tmp_path, monkeypatch):
+    layer, path = make("LSTM"), tmp_path / "layer.safetensors"
+    layer.save(path)
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, fail)
+    with pytest.raises(OSError, match="no space"):
+        make("LSTM", seed=1).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="missing"):
+        layer.save(tmp_path / "missing" / "layer.safetensors")
+
+
+def metadata(**changes):
+    described = {"class": "LSTM", "arguments": {"input_size": 4, "hidden_size": 6}} | changes
+    return {"rnnkern": json.dumps(described)}
+
+
+def test_load_errors(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError):
+        rnnkern.load(path)
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(ValueError, match="file"):
+        rnnkern.load(path)
+    arrays = make("LSTM").state_dict()
+    for described in [
+        None,
+        {"rnnkern": "not JSON"},
+        {"rnnkern": "[1, 2]"},
+        metadata(**{"class": "Layer"}),
+        metadata(**{"class": "os.system"}),
+        metadata(arguments={"input_size": 4}),
+        metadata(arguments={"input_size": 4, "hidden_size": 6, "colour": "red"}),
+        metadata(arguments={"input_size": 4, "hidden_size": "6"}),
+        metadata(arguments={"input_size": 4, "hidden_size": 7}),
+        metadata(arguments={"input_size": 4, "hidden_size": 10**6}),  # found without allocating 16 TB
+        metadata(arguments={"input_size": 4, "hidden_size": 6, "_isa": "avx2"}),
+        metadata(arguments=[4, 6]),
+    ]:
+        save_file(arrays, path, described)
+        with pytest.raises(ValueError, match="path: "):
+            rnnkern.load(path)
+    with pytest.raises(TypeError):
+        rnnkern.load(3.5)
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIONS)
+def test_pickle_and_copy(kind, options):
+    layer = make(kind, **options)
+    layer.weights["weight_hh_l0"] = layer.weights["weight_hh_l0"] + 1
+    for copied in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), copy.copy(layer)):
+        same_layer(layer, copied)
+        copied.weights["weight_hh_l0"][:] = 0
+        assert layer.weights["weight_hh_l0"].any()
+
+
+def test_copies_draw_the_same_dropout():
+    layer = make("GRU", 4, 6, 2, dropout=0.5)
+    layer.forward(x)
+    copied = pickle.loads(pickle.dumps(layer))
+    first, second = (one.forward(x)[0] for one in (layer, copied))
+    assert_same_bits(first, second)
+
+
+class Named(rnnkern.LSTM):
+    def __init__(self, name):
+        super().__init__(4, 6, seed=3)
+        self.name = name
+
+
+def test_subclasses_pickle_with_what_they_add():
+    copied = pickle.loads(pickle.dumps(Named("encoder")))
+    assert (type(copied), copied.name) == (Named, "encoder")
+    assert_same_bits(copied(x)[0], Named("encoder")(x)[0])
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIONS)
+def test_repr_makes_the_layer_again(kind, options):
+    layer = make(kind, **options)
+    text = repr(layer)
+    assert text.startswith(f"{kind}(4, 6")
+    again = eval(text, vars(rnnkern) | {"float64": np.float64, "dtype": np.dtype})
+    assert again._spec == layer._spec
+    assert (again.backend, again.dropout, again.batch_first) == (layer.backend, layer.dropout, layer.batch_first)
+
+
+def test_repr_is_short():
+    assert repr(make("LSTM")) == "LSTM(4, 6)"
+    assert repr(make("LSTM", num_layers=2, bidirectional=True)) == "LSTM(4, 6, num_layers=2, bidirectional=True)"
+
+
+# Dropout
+
+
+@every
+def test_dropout_is_the_same_on_both_back_ends(kind):
+    layers = [make(kind, 4, 6, 3, dropout=0.4, backend=backend, dtype=np.float64) for backend in BACKENDS]
+    for _ in range(2):
+        ys = [layer.forward(x.astype(np.float64))[0] for layer in layers]
+        np.testing.assert_allclose(*ys, atol=1e-12)
+    assert not np.array_equal(ys[0], layers[0](x.astype(np.float64))[0])
+
+
+@both
+def test_dropout_acts_in_forward_only_and_scales(backend):
+    layer = make("RNN", 4, 200, 2, nonlinearity="linear", dropout=0.25, backend=backend)
+    for name, weight in layer.weights.items():
+        layer.weights[name] = 0 * weight
+    layer.weights["bias_ih_l0"] = np.ones(200)
+    layer.weights["weight_ih_l1"] = np.eye(200)
+    plain = layer(x)[0]
+    np.testing.assert_array_equal(plain, 1)
+    dropped = layer.forward(x)[0]
+    values, counts = np.unique(dropped, return_counts=True)
+    np.testing.assert_allclose(values, [0, 4 / 3], rtol=1e-6)
+    assert abs(counts[0] / counts.sum() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / counts.sum())
+    assert not np.array_equal(layer.forward(x)[0], dropped)
+    assert_same_bits(layer(x)[0], plain)
+
+
+@both
+def test_all_is_dropped_at_one(backend):
+    layer = make("GRU", 4, 6, 2, dropout=1.0, backend=backend)
+    y, _, tape = layer.forward(x)
+    assert np.isfinite(y).all()
+    assert not layer.backward(tape, y).x.any()
+
+
+def test_a_refused_call_draws_nothing():
+    layer, other = (make("GRU", 4, 6, 2, dropout=0.5) for _ in range(2))
+    for bad in [
+        {"x": x[..., :2]},
+        {"x": x, "lengths": [1, 2]},
+        {"x": x, "return_sequence": 1},
+        {"x": x, "recompute": 0},
+    ]:
+        with pytest.raises((TypeError, ValueError)):
+            layer.forward(**bad)
+    assert_same_bits(layer.forward(x)[0], other.forward(x)[0])
+
+
+# Tapes
+
+
+@both
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_tape_can_be_used_again(backend, recompute):
+    layer = make("LSTM", 4, 6, 2, dropout=0.5, backend=backend)
+    y, state, tape = layer.forward(x, recompute=recompute)
+    layer.forward(x)
+    layer(2 * x)
+    first, second = (layer.backward(tape, y, state) for _ in range(2))
+    assert_same_bits(first.x, second.x)
+    for name in layer.weights:
+        assert_same_bits(first.weights[name], second.weights[name])
+
+
+@both
+def test_tapes_tell_their_size(backend):
+    layer = make("LSTM", 4, 60, backend=backend)
+    tape = layer.forward(x)[2]
+    longer = layer.forward(np.concatenate([x] * 50))[2]
+    assert 0 < tape.nbytes < longer.nbytes
+    assert isinstance(tape.nbytes, int)
+
+
+def test_recompute_keeps_less():
+    layer = make("LSTM", 4, 64)
+    big = np.concatenate([x] * 100)
+    assert layer.forward(big, recompute=True)[2].nbytes < layer.forward(big)[2].nbytes / 10
+
+
+@both
+@pytest.mark.parametrize("what", ["x", "y", "weights", "mapping", "load"])
+def test_changes_between_forward_and_backward_are_seen(what, backend):
+    layer, given = make("LSTM", backend=backend), x.copy()
+    y, _, tape = layer.forward(given)
+    dy = np.ones_like(y)
+    layer.backward(tape, dy)
+    if what == "x":
+        given += 1
+    elif what == "y":
+        y *= 2
+    elif what == "weights":
+        layer.weights["weight_hh_l0"][:] *= 0.5
+    elif what == "mapping":
+        layer.weights["weight_ih_l0"] = layer.weights["weight_ih_l0"] * 0.5
+    else:
+        layer.load_state_dict({name: weight * 0.5 for name, weight in layer.weights.items()})
+    with pytest.raises(RuntimeError, match="changed"):
+        layer.backward(tape, dy)
+
+
+@both
+@every
+def test_the_states_of_a_call_may_change_afterwards(kind, backend):
+    """As in truncated back-propagation that keeps one buffer: the tape refers to x, y and the weights only."""
+    layer = make(kind, backend=backend)
+    first = layer(x)[1]
+    given = copy.deepcopy(first)
+    y, last, tape = layer.forward(x, given)
+    expected = layer.backward(tape, np.ones_like(y), last)
+    dlast = copy.deepcopy(last)
+    for member in (*members(given), *members(last)):
+        member[:] = np.nan
+    actual = layer.backward(tape, np.ones_like(y), dlast)
+    for name in layer.weights:
+        assert_same_bits(actual.weights[name], expected.weights[name])
+
+
+@both
+@pytest.mark.parametrize("cell", CELLS)
+def test_inputs_are_never_changed(cell, backend):
+    case = Case(cell, lengths=True).with_options(num_layers=2)
+    layer = case.layer(backend=backend)
+    inputs = make_inputs(case, layer)
+    given = [inputs.x, *members(inputs.state), inputs.lengths, inputs.dy, *members(inputs.dstate)]
+    copies = [array.copy() for array in given]
+    weights = layer.state_dict()
+    _, _, tape = layer.forward(inputs.x, inputs.state, lengths=inputs.lengths)
+    layer.backward(tape, inputs.dy, inputs.dstate)
+    layer(inputs.x, inputs.state, lengths=inputs.lengths)
+    layer.trace(inputs.x, inputs.state, lengths=inputs.lengths)
+    for array, saved in zip(given, copies):
+        np.testing.assert_array_equal(array, saved)
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(layer.weights[name], weight)
+
+
+@both
+def test_subclasses_of_arrays(backend):
+    class Tagged(np.ndarray):
+        pass
+
+    layer = make("GRU", backend=backend)
+    y, state = layer(x.view(Tagged), np.zeros((1, 3, 6), np.float32).view(Tagged))
+    assert type(y) is type(state) is np.ndarray
+    assert_same_bits(y, layer(x)[0])
+
+
+# Traces
+
+
+@both
+@pytest.mark.parametrize(("kind", "names"), [("RNN", "h"), ("LSTM", "ifgoch"), ("GRU", "rznh")])
+def test_trace(kind, names, backend):
+    layer = make(kind, backend=backend)
+    trace = layer.trace(x, lengths=[5, 2, 4])
+    assert list(trace) == list(names)
+    assert all(array.shape == (5, 3, 6) for array in trace.values())
+    assert not any(array[2:, 1].any() for array in trace.values())
+    assert_same_bits(trace["h"], layer(x, lengths=[5, 2, 4])[0])
+    assert {name: array.shape for name, array in layer.trace(x[:, 0]).items()} == dict.fromkeys(names, (5, 6))
+    first = make(kind, backend=backend, batch_first=True).trace(x.swapaxes(0, 1))
+    np.testing.assert_array_equal(first["h"].swapaxes(0, 1), layer.trace(x)["h"])
+    if kind == "LSTM":
+        np.testing.assert_allclose(trace["h"], trace["o"] * np.tanh(trace["c"]), atol=1e-6)
+        np.testing.assert_allclose(trace["c"][0], trace["i"][0] * trace["g"][0], atol=1e-6)
+    deep = make(kind, 4, 6, 2, bidirectional=True, backend=backend).trace(x)
+    assert set(deep) == {f"{n}_l{layer}{way}" for n in names for layer in (0, 1) for way in ("", "_reverse")}
+
+
+def test_a_derived_gate_is_traced():
+    for coupled, gate, other in [("i", "i", "f"), ("f", "f", "i")]:
+        trace = make("LSTM", coupled=coupled).trace(x)
+        np.testing.assert_allclose(trace[gate], 1 - trace[other], atol=1e-6)
+
+
+# Frozen layers and streams
+
+
+@both
+@every
+def test_a_frozen_layer_is_a_snapshot(kind, backend):
+    layer = make(kind, 4, 6, 2, backend=backend)
+    frozen, expected = layer.freeze(), layer(x)
+    layer.weights["weight_hh_l0"][:] = 0
+    layer.weights["weight_ih_l1"][:] = 0
+    assert_same_results(frozen(x), expected)
+    assert not np.array_equal(layer(x)[0], expected[0])
+    assert_same_results(frozen(x, lengths=[2, 5, 1]), make(kind, 4, 6, 2, backend=backend)(x, lengths=[2, 5, 1]))
+    assert frozen(x, return_sequence=False)[0].shape == (3, 6)
+    assert kind in repr(frozen)
+
+
+@both
+def test_frozen_layers_pickle_and_copy(backend):
+    frozen = make("LSTM", peephole=True, batch_first=True, backend=backend).freeze()
+    given = np.ascontiguousarray(x.swapaxes(0, 1))
+    for copied in (pickle.loads(pickle.dumps(frozen)), copy.deepcopy(frozen), copy.copy(frozen)):
+        assert_same_results(copied(given), frozen(given))
+        assert repr(copied) == repr(frozen)
+        assert_same_bits(copied.stream(3).run(given), frozen(given)[0])
+
+
+@both
+@every
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_streams(kind, backend, batch_first):
+    layer = make(kind, 4, 6, 2, backend=backend, batch_first=batch_first)
+    given = x.swapaxes(0, 1) if batch_first else x
+    expected, last = layer(given)
+    expected = expected.swapaxes(0, 1) if batch_first else expected
+    stream = layer.freeze().stream(3)
+    for member in members(stream.state):
+        assert member.shape == (2, 3, 6)
+        assert not member.any()
+    close = {"atol": 0 if backend == "native" else 1e-6, "rtol": 0}
+    y = stream.step(x[0])
+    np.testing.assert_allclose(y, expected[0], **close)
+    out = np.empty((3, 6), np.float32)
+    assert stream.step(x[1], out=out) is out
+    np.testing.assert_allclose(out, expected[1], **close)
+    rest = stream.run(given[:, 2:] if batch_first else given[2:])
+    np.testing.assert_allclose(rest.swapaxes(0, 1) if batch_first else rest, expected[2:], **close)
+    for member, wanted in zip(members(stream.state), members(last)):
+        np.testing.assert_allclose(member, wanted, **close)
+    np.testing.assert_allclose(y, expected[0], **close)  # a fresh array: later steps don't write there
+
+
+@both
+def test_the_state_of_a_stream(backend):
+    stream = make("LSTM", backend=backend).freeze().stream(3)
+    stream.run(x)
+    saved = stream.state
+    after = stream.step(x[0])
+    for member in saved:
+        member_before = member.copy()
+        member[:] = 9  # a copy
+        member[:] = member_before
+    stream.state = saved
+    for member in saved:
+        member[:] = np.nan  # was copied
+    assert_same_bits(stream.step(x[0]), after)
+    stream.reset(rows=[1])
+    for member in stream.state:
+        assert not member[:, 1].any()
+        assert member[:, [0, 2]].all()
+    stream.reset(rows=np.array([2]))
+    stream.reset(rows=(0,))
+    assert not any(member.any() for member in stream.state)
+    stream.step(x[0])
+    stream.reset()
+    assert not any(member.any() for member in stream.state)
+    given = tuple(np.full((1, 3, 6), value, np.float32) for value in (0.1, 0.2))
+    other = make("LSTM", backend=backend).freeze().stream(3, given)
+    for member, value in zip(other.state, given):
+        np.testing.assert_array_equal(member, value)
+
+
+@both
+def test_a_stream_of_one(backend):
+    layer = make("GRU", backend=backend)
+    stream = layer.freeze().stream()
+    assert stream.state.shape == (1, 1, 6)
+    expected = layer(x[:, 0])[0]
+    close = {"atol": 0 if backend == "native" else 1e-6, "rtol": 0}
+    np.testing.assert_allclose(stream.step(x[0, 0]), expected[0], **close)
+    np.testing.assert_allclose(stream.step(x[1, :1]), expected[1:2], **close)
+    out = np.empty(6, np.float32)
+    assert stream.step(x[2, 0], out) is out
+    np.testing.assert_allclose(out, expected[2], **close)
+    np.testing.assert_allclose(stream.run(x[3:, 0]), expected[3:], **close)
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_the_output_may_be_the_input(num_layers):
+    layer = make("GRU", 64, 64, num_layers)
+    given = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
+    stream, other = layer.freeze().stream(8), layer.freeze().stream(8)
+    expected = given.copy()
+    for _ in range(4):
+        expected = other.step(expected)
+        stream.step(given, out=given)
+        assert_same_bits(given, expected)
+
+
+@both
+def test_generate(backend):
+    layer = make("GRU", backend=backend)
+    frozen = layer.freeze()
+    calls = []
+
+    def feed(y):
+        calls.append(y)
+        return y[..., :4]
+
+    y = frozen.stream(3).generate(x[0], feed, 5)
+    assert y.shape == (5, 3, 6)
+    stream, x_t = frozen.stream(3), x[0]
+    for step in range(5):
+        expected = stream.step(x_t)
+        assert_same_bits(y[step], expected)
+        x_t = expected[:, :4]
+    assert frozen.stream().generate(x[0, 0], feed, 2).shape == (2, 6)
+    assert frozen.stream().generate(x[0, 0], feed, 0).shape == (0, 6)
+    for steps, error in [(-1, ValueError), (1.5, TypeError), (True, TypeError)]:
+        with pytest.raises(error, match=r"^steps: "):
+            frozen.stream().generate(x[0, 0], feed, steps)
+
+
+def test_results_are_fresh():
+    frozen = make("LSTM").freeze()
+    first, second = frozen(x), frozen(x)
+    assert not np.shares_memory(first[0], second[0])
+    assert not np.shares_memory(first[1][0], second[1][0])
+    stream = frozen.stream(3)
+    first, second = stream.step(x[0]), stream.step(x[1])
+    assert not np.shares_memory(first, second)
+
+
+# Around the layers
+
+
+def test_explain_tells_the_bytes_of_the_tape():
+    for kind, options in OPTIONS:
+        layer = make(kind, **{**options, "backend": "native"})
+        given = np.ones((20, 30, 4) if not options.get("batch_first") else (30, 20, 4), layer.dtype)
+        text = rnnkern.explain(layer, 20, 30)
+        tape = layer.forward(given)[2]
+        numbers = [int(word.replace(",", "")) for word in text.split() if word.replace(",", "").isdigit()]
+        assert any(abs(number - tape.nbytes) <= 8192 + tape.nbytes / 100 for number in numbers), (text, tape.nbytes)
+
+
+@both
+def test_explain_takes_any_layer(backend):
+    layer = make("LSTM", 64, 512, backend=backend)
+    for one in (layer, layer.freeze()):
+        for T, B, lengths in [(20, 4, None), (20, 4, [1, 20, 3, 4]), (0, 0, None), (1, 1, None)]:
+            assert isinstance(rnnkern.explain(one, T, B, lengths), str)
+    with pytest.raises(ValueError, match="lengths"):
+        rnnkern.explain(layer, T=3, B=2, lengths=[4, 1])
+    with pytest.raises(ValueError, match="T: "):
+        rnnkern.explain(layer, -1, 2)
+    with pytest.raises(TypeError, match="layer: "):
+        rnnkern.explain("lstm", 1, 2)
+
+
+def test_show_config(capsys):
+    rnnkern.show_config()
+    text = capsys.readouterr().out
+    for part in (rnnkern.__version__, "baseline", str(rnnkern.get_num_threads())):
+        assert part in text
+
+
+def test_public_names():
+    for name in rnnkern.__all__:
+        assert getattr(rnnkern, name) is not None
+    for name in (
+        "RNN",
+        "LSTM",
+        "GRU",
+        "load",
+        "explain",
+        "show_config",
+        "num_threads",
+        "set_num_threads",
+        "get_num_threads",
+    ):
+        assert name in rnnkern.__all__
+
+
+@every
+def test_making_a_layer_warns_of_nothing(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(kind, 4, 6, 2, dropout=0.5, bidirectional=True)
+        make(kind)
