@@ -395,7 +395,9 @@ def test_no_steps_hand_the_state_through():
 @both
 def test_what_cannot_be_allocated(backend):
     layer = rnnkern.LSTM(1, 64, backend=backend)
-    for shape in [(2**45, 1, 1), (1, 2**45, 1), (2**25, 2**25, 1), (2**55, 1, 1), (1, 2**55, 1)]:
+    # The reference begins with the states: of 2**45 sequences they can't be allocated, of 2**25 they fill the machine.
+    large = [(2**25, 2**25, 1)] if backend == "native" else []
+    for shape in [(2**45, 1, 1), (1, 2**45, 1), (2**55, 1, 1), (1, 2**55, 1), *large]:
         x = np.broadcast_to(np.float32(0), shape)
         with pytest.raises((MemoryError, ValueError)):
             layer(x)

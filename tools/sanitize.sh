@@ -16,8 +16,10 @@ done
 
 # The module itself: what crosses from Python, errors included. Python's small objects come from malloc here, so that
 # every one of them is watched; Python does not free everything when it ends.
-LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=build/asan-site \
-  "$python" -m pytest -q --timeout 1200 tests/test_boundary.py tests/test_layers.py tests/test_threads.py
+# libstdc++ is there from the start, so that exceptions are.
+LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" PYTHONPATH=build/asan-site \
+  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc "$python" -m pytest -q --capture=sys \
+  --timeout 1200 tests/test_boundary.py tests/test_layers.py tests/test_threads.py
 
 cmake -S . -B build/tsan -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DRNNKERN_SANITIZE=thread \
   -DRNNKERN_PYTHON=OFF -DRNNKERN_NATIVE_CHECK=ON
