@@ -498,8 +498,9 @@ class Network : public NetworkBase {
     Fingerprint print;
     const ForwardCall<T>& call = bound.call;
     print.add(call.x, call.steps, call.batch, spec_.input_size);
-    const T* y = bound.y.data();
-    print.add(y, bound.y.size());
+    // Its size as it was: the user's array may be given another dtype in place.
+    const int64_t rows = call.return_sequence ? call.steps * call.batch : call.batch;
+    print.add(static_cast<const T*>(call.y.data), rows * width());
     return print;
   }
   Fingerprint weight_fingerprint() const {

@@ -9,7 +9,8 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 
 from .frozen import FrozenLayer, Stream
-from .layers import GRU, LSTM, RNN, Gradients, Layer, Tape
+from .layer import Gradients, Layer, Tape
+from .layers import GRU, LSTM, RNN
 from .serialization import load
 from .settings import config, explain, get_num_threads, num_threads, set_num_threads, show_config
 from .version import __version__

@@ -11,7 +11,7 @@ from .options import check_bool, check_size
 from .spec import Array
 
 if TYPE_CHECKING:
-    from .layers import Layer
+    from .layer import Layer
 
 
 def freeze(layer: Layer) -> FrozenLayer:

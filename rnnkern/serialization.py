@@ -16,7 +16,7 @@ from safetensors.numpy import save as to_bytes
 from .spec import Array
 
 if TYPE_CHECKING:
-    from .layers import Layer
+    from .layer import Layer
 
 KEY = "rnnkern"
 PathLike = Union[str, "os.PathLike[str]"]
@@ -43,7 +43,7 @@ def write_whole(path: PathLike, data: bytes) -> None:
 
 def save(layer: Layer, path: PathLike) -> None:
     """Write a layer to a file that `load` reads."""
-    arguments = layer._constructor_arguments()
+    arguments = {"input_size": layer.input_size, "hidden_size": layer.hidden_size, **layer._arguments()}
     if "dtype" in arguments:
         arguments["dtype"] = str(arguments["dtype"])
     described = json.dumps({"class": type(layer).__name__, "arguments": arguments})

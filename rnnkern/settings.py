@@ -12,7 +12,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .frozen import FrozenLayer
-    from .layers import Layer
+    from .layer import Layer
 
 
 def set_num_threads(n: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 import inspect
 import json
@@ -9,7 +11,9 @@ import math
 import os
 import pickle
 import stat
+import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -45,17 +49,33 @@ POSITIONAL = {
     "LSTM": "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size",
     "GRU": "input_size hidden_size num_layers bias batch_first dropout bidirectional",
 }
-KEYWORDS = {"RNN": set(), "LSTM": {"peephole", "coupled"}, "GRU": {"reset_after"}}
-COMMON = {"dtype", "seed", "backend", "activations", "clip"}
+KEYWORDS = {"RNN": {}, "LSTM": {"peephole": False, "coupled": False}, "GRU": {"reset_after": True}}
+COMMON = {"dtype": np.float32, "seed": None, "backend": "native", "activations": None, "clip": None}
+DEFAULTS = {
+    "num_layers": 1,
+    "nonlinearity": "tanh",
+    "bias": True,
+    "batch_first": False,
+    "dropout": 0.0,
+    "bidirectional": False,
+    "proj_size": 0,
+}
 
 
 @every
 def test_constructor(kind):
     parameters = inspect.signature(getattr(rnnkern, kind)).parameters.values()
-    usual = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and not p.name.startswith("_")}
-    assert usual == POSITIONAL[kind].split()
+    usual = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+    named = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and not p.name.startswith("_")}
+    names = POSITIONAL[kind].split()
+    assert list(usual) == names
+    assert usual == {name: DEFAULTS.get(name, inspect.Parameter.empty) for name in names}
     assert named == COMMON | KEYWORDS[kind]
+
+
+def bare_signature(function):
+    signature = inspect.signature(function)
+    return str(inspect.Signature([p.replace(annotation=p.empty) for p in signature.parameters.values()]))
 
 
 @pytest.mark.parametrize(
@@ -71,9 +91,34 @@ def test_constructor(kind):
     ],
 )
 def test_methods(method, text):
-    signature = inspect.signature(getattr(make("LSTM"), method))
-    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-    assert str(inspect.Signature(bare)) == text
+    assert bare_signature(getattr(make("LSTM"), method)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("frozen.__call__", "(x, state=None, *, lengths=None, return_sequence=True)"),
+        ("frozen.step", "(x_t, state=None)"),
+        ("frozen.stream", "(batch_size=1, state=None)"),
+        ("stream.step", "(x_t, out=None)"),
+        ("stream.run", "(x)"),
+        ("stream.reset", "(rows=None)"),
+        ("stream.generate", "(x0, fn, steps)"),
+        ("rnnkern.load", "(path)"),
+        ("rnnkern.explain", "(layer, T, B, lengths=None)"),
+        ("rnnkern.set_num_threads", "(n)"),
+        ("rnnkern.get_num_threads", "()"),
+        ("rnnkern.num_threads", "(n)"),
+        ("rnnkern.show_config", "()"),
+    ],
+)
+def test_functions(name, text):
+    frozen = make("LSTM").freeze()
+    owner, method = name.split(".")
+    assert (
+        bare_signature(getattr({"frozen": frozen, "stream": frozen.stream(), "rnnkern": rnnkern}[owner], method))
+        == text
+    )
 
 
 @every
@@ -146,6 +191,69 @@ def test_the_gradient_of_the_state_has_its_structure_even_if_it_was_none(backend
         assert isinstance(state, np.ndarray) if count is None else len(state) == count
 
 
+@both
+@every
+def test_no_state_is_a_state_of_zeros(kind, backend):
+    layer = make(kind, 4, 6, 2, bidirectional=True, backend=backend)
+    zeros = np.zeros((4, 3, 6), np.float32)
+    given = (zeros, zeros) if kind == "LSTM" else zeros
+    assert_same_results(layer(x, given), layer(x))
+    if kind == "LSTM":
+        assert_same_results(layer(x, list(given)), layer(x))
+    one_way = make(kind, backend=backend)
+    given = (zeros[:1], zeros[:1]) if kind == "LSTM" else zeros[:1]
+    assert_same_results(one_way.step(x[0], given), one_way.step(x[0]))
+    assert isinstance(one_way.step(x[0])[1], tuple) == (kind == "LSTM")
+
+
+@both
+@every
+@pytest.mark.parametrize("lengths", [None, [2, 5, 1]])
+def test_the_last_outputs_are_those_of_the_sequence(lengths, kind, backend):
+    layer = make(kind, 4, 6, 2, bidirectional=True, backend=backend)
+    y, state = layer(x, lengths=lengths)
+    last, same_state = layer(x, lengths=lengths, return_sequence=False)
+    ends, rows = np.array(lengths or [5] * 3) - 1, np.arange(3)
+    assert_same_results((last, state), (np.concatenate([y[ends, rows, :6], y[0, :, 6:]], axis=1), same_state))
+    dlast = np.random.default_rng(1).standard_normal((3, 12)).astype(np.float32)
+    dy = np.zeros_like(y)
+    dy[ends, rows, :6], dy[0, :, 6:] = dlast[:, :6], dlast[:, 6:]
+    one = layer.backward(layer.forward(x, lengths=lengths, return_sequence=False)[2], dlast)
+    other = layer.backward(layer.forward(x, lengths=lengths)[2], dy)
+    np.testing.assert_allclose(one.x, other.x, rtol=0, atol=1e-6)
+    for name in layer.weights:
+        np.testing.assert_allclose(one.weights[name], other.weights[name], rtol=0, atol=1e-5)
+
+
+@both
+@every
+@pytest.mark.parametrize("wrt", [("x",), ["state"], {"weights"}, ("weights", "x"), ()])
+def test_gradients_by_what_is_asked_for(wrt, kind, backend):
+    layer = make(kind, 4, 6, 2, backend=backend)
+    y, state, tape = layer.forward(x)
+    whole, grads = layer.backward(tape, y, state), layer.backward(tape, y, state, wrt=wrt)
+    for name in ("x", "state"):
+        if name in wrt:
+            for one, other in zip(members(getattr(grads, name)), members(getattr(whole, name))):
+                assert_same_bits(one, other, name)
+        else:
+            assert getattr(grads, name) is None
+    assert list(grads.weights) == (list(layer.weights) if "weights" in wrt else [])
+    for name, gradient in grads.weights.items():
+        assert_same_bits(gradient, whole.weights[name], name)
+
+
+@both
+@every
+def test_gradients_of_either_output_add_up(kind, backend):
+    layer = make(kind, 4, 6, 2, dtype=np.float64, backend=backend)
+    y, state, tape = layer.forward(x.astype(np.float64))
+    whole, one, other = layer.backward(tape, y, state), layer.backward(tape, y), layer.backward(tape, dstate=state)
+    np.testing.assert_allclose(one.x + other.x, whole.x, atol=1e-13)
+    for name in layer.weights:
+        np.testing.assert_allclose(one.weights[name] + other.weights[name], whole.weights[name], atol=1e-13)
+
+
 # Weights
 
 
@@ -201,6 +309,35 @@ def test_weights_are_live(backend):
     layer.weights["weight_hh_l0"] = np.zeros((24, 6))  # casts
     assert layer.weights["weight_hh_l0"] is array
     assert not array.any()
+
+
+WAYS = {
+    "call": lambda layer: layer(x)[0],
+    "forward": lambda layer: layer.forward(x)[0],
+    "recompute": lambda layer: layer.forward(x, recompute=True)[0],
+    "step": lambda layer: layer.step(x[0])[0],
+    "trace": lambda layer: layer.trace(x)["h"],
+    "freeze": lambda layer: layer.freeze()(x)[0],
+    "backward": lambda layer: layer.backward(layer.forward(x)[2], np.ones((5, 3, 6), np.float32)).x,
+    "copy": lambda layer: copy.deepcopy(layer)(x)[0],
+}
+
+
+@both
+@every
+@pytest.mark.parametrize("way", WAYS)
+def test_a_weight_changed_in_place_is_never_ignored(way, kind, backend):
+    layer = make(kind, backend=backend)
+    for name, weight in layer.weights.items():
+        state = {**layer.state_dict(), name: weight + 0.25}
+        before = WAYS[way](layer)
+        weight += 0.25
+        after = WAYS[way](layer)
+        if not (name == "weight_hh_l0" and way == "step"):  # the state is zero
+            assert (before != after).any(), name
+        fresh = make(kind, backend=backend, seed=1)
+        fresh.load_state_dict(state)
+        assert_same_bits(after, WAYS[way](fresh), name)
 
 
 def test_weights_are_a_mapping_of_fixed_keys():
@@ -346,6 +483,57 @@ def test_save_is_whole_or_nothing(tmp_path, monkeypatch):
         layer.save(tmp_path / "missing" / "layer.safetensors")
 
 
+@pytest.mark.parametrize("broken", ["fsync", "fdopen", "chmod"])
+def test_a_failing_write_leaves_no_file(broken, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(OSError, match="no space"):
+        make("LSTM").save(tmp_path / "layer.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_saved(tmp_path, monkeypatch):
+    layer = make("GRU")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError):
+        layer.save(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+    with pytest.raises(TypeError):
+        layer.save(None)
+
+    def refuse(*_, **__):  # as in a read-only folder, which the superuser would not notice
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError):
+        layer.save(tmp_path / "layer")
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            make("GRU").save(tmp_path / "layer")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_save_into_the_current_folder_and_over_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make("GRU").save("layer")
+    make("LSTM").save("layer")
+    same_layer(make("LSTM"), rnnkern.load("layer"))
+
+
+def test_loading_a_folder_is_an_oserror(tmp_path):
+    with pytest.raises(OSError, match="path: "):
+        rnnkern.load(tmp_path)
+
+
 def metadata(**changes):
     described = {"class": "LSTM", "arguments": {"input_size": 4, "hidden_size": 6}} | changes
     return {"rnnkern": json.dumps(described)}
@@ -452,6 +640,41 @@ def test_dropout_acts_in_forward_only_and_scales(backend):
     assert abs(counts[0] / counts.sum() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / counts.sum())
     assert not np.array_equal(layer.forward(x)[0], dropped)
     assert_same_bits(layer(x)[0], plain)
+
+
+@both
+def test_a_seed_decides_weights_and_dropout(backend):
+    def run(**options):
+        layer = make("GRU", 4, 6, 3, dropout=0.5, backend=backend, **options)
+        layer.load_state_dict(make("GRU", 4, 6, 3, seed=7).state_dict())
+        return layer.forward(x)[0]
+
+    assert_same_bits(run(seed=5), run(seed=5))
+    assert not np.array_equal(run(seed=5), run(seed=6))
+    assert not np.array_equal(run(seed=None), run(seed=None))
+
+
+@both
+def test_nothing_is_dropped_at_zero(backend):
+    layer = make("GRU", 4, 6, 3, dropout=0.0, backend=backend)
+    assert_same_bits(layer.forward(x)[0], layer(x)[0])
+
+
+@both
+def test_dropout_of_one_layer_warns_and_does_nothing(backend):
+    with pytest.warns(UserWarning, match="num_layers=1"):
+        layer = make("GRU", 4, 6, dropout=0.5, backend=backend)
+    assert_same_bits(layer.forward(x)[0], layer(x)[0])
+
+
+@both
+def test_dropout_draws_for_the_whole_batch_whatever_the_layout(backend):
+    """A draw belongs to its step and sequence: the same one with `batch_first`, lengths and `recompute`."""
+    layers = [make("LSTM", 4, 6, 2, dropout=0.5, batch_first=first, backend=backend) for first in (False, True)]
+    y, other = layers[0].forward(x)[0], layers[1].forward(x.swapaxes(0, 1))[0]
+    assert_same_bits(other.swapaxes(0, 1), y)
+    y, other = layers[0].forward(x, lengths=[5, 2, 4])[0], layers[1].forward(x.swapaxes(0, 1), recompute=True)[0]
+    np.testing.assert_array_equal(y[:2], other.swapaxes(0, 1)[:2])
 
 
 @both
@@ -587,6 +810,9 @@ def test_trace(kind, names, backend):
     assert not any(array[2:, 1].any() for array in trace.values())
     assert_same_bits(trace["h"], layer(x, lengths=[5, 2, 4])[0])
     assert {name: array.shape for name, array in layer.trace(x[:, 0]).items()} == dict.fromkeys(names, (5, 6))
+    given = layer(x)[1]
+    assert_same_bits(layer.trace(x, given)["h"], layer(x, given)[0])
+    assert all(array.shape == (0, 3, 6) for array in layer.trace(x[:0]).values())
     first = make(kind, backend=backend, batch_first=True).trace(x.swapaxes(0, 1))
     np.testing.assert_array_equal(first["h"].swapaxes(0, 1), layer.trace(x)["h"])
     if kind == "LSTM":
@@ -617,6 +843,15 @@ def test_a_frozen_layer_is_a_snapshot(kind, backend):
     assert_same_results(frozen(x, lengths=[2, 5, 1]), make(kind, 4, 6, 2, backend=backend)(x, lengths=[2, 5, 1]))
     assert frozen(x, return_sequence=False)[0].shape == (3, 6)
     assert kind in repr(frozen)
+
+
+@both
+def test_a_frozen_layer_is_for_inference_only(backend):
+    frozen = make("LSTM", backend=backend).freeze()
+    for name in ("forward", "backward", "trace", "weights", "load_state_dict", "freeze", "save"):
+        assert not hasattr(frozen, name), name
+    assert_same_results(frozen.step(x[0]), make("LSTM", backend=backend).step(x[0]))
+    assert_same_results(frozen(x[:, 0]), make("LSTM", backend=backend)(x[:, 0]))
 
 
 @both
@@ -699,6 +934,49 @@ def test_a_stream_of_one(backend):
     np.testing.assert_allclose(stream.run(x[3:, 0]), expected[3:], **close)
 
 
+@both
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_streams_of_odd_sizes(batch_first, backend):
+    frozen = make("LSTM", 4, 6, 2, proj_size=2, dtype=np.float64, batch_first=batch_first, backend=backend).freeze()
+    given = x.astype(np.float64)
+    stream = frozen.stream(3)
+    assert [member.shape for member in stream.state] == [(2, 3, 2), (2, 3, 6)]
+    assert stream.batch_size == 3
+    stream.step(given[0])
+    before = stream.state
+    nothing = stream.run(np.empty((3, 0, 4) if batch_first else (0, 3, 4)))
+    assert nothing.shape == ((3, 0, 2) if batch_first else (0, 3, 2))
+    for now, then in zip(stream.state, before):
+        assert_same_bits(now, then)
+    alone = frozen.stream(1)
+    assert alone.run(given[:, 0]).shape == (5, 2)
+    assert alone.run(given[:0, 0]).shape == (0, 2)
+    assert alone.run(given[None, :, 0] if batch_first else given[:, :1]).shape == (
+        (1, 5, 2) if batch_first else (5, 1, 2)
+    )
+
+
+@both
+@pytest.mark.parametrize("rows", [1, -1, [0, 2], slice(1, None), [True, False, True], (), np.array([], int)])
+def test_reset_of_some_rows(rows, backend):
+    stream = make("GRU", 4, 6, 2, backend=backend).freeze().stream(3)
+    stream.run(x)
+    expected = stream.state
+    expected[:, rows if not isinstance(rows, tuple) else list(rows)] = 0
+    stream.reset(rows)
+    assert_same_bits(stream.state, expected)
+
+
+@both
+def test_streams_are_apart(backend):
+    frozen = make("GRU", backend=backend).freeze()
+    one, other = frozen.stream(3), frozen.stream(3)
+    one.run(x)
+    assert not other.state.any()
+    one.state = None
+    assert not one.state.any()
+
+
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_the_output_may_be_the_input(num_layers):
     layer = make("GRU", 64, 64, num_layers)
@@ -745,7 +1023,65 @@ def test_results_are_fresh():
     assert not np.shares_memory(first, second)
 
 
+@both
+def test_generate_stops_at_a_wrong_input(backend):
+    stream = make("GRU", backend=backend).freeze().stream(3)
+    with pytest.raises(ValueError, match="x_t"):
+        stream.generate(x[0], lambda y: y, 3)
+    with pytest.raises(ZeroDivisionError):
+        stream.generate(x[0], lambda y: 1 / 0, 3)
+
+
 # Around the layers
+
+
+def test_the_thread_count_is_of_a_context():
+    """Of a block, of a Python thread and of an asynchronous task."""
+    outside = rnnkern.get_num_threads()
+
+    async def task(n):
+        with rnnkern.num_threads(n):
+            for _ in range(3):
+                await asyncio.sleep(0)
+                assert rnnkern.get_num_threads() == n
+                assert_same_bits(make("LSTM")(x)[0], y)
+        return rnnkern.get_num_threads()
+
+    async def tasks():
+        return await asyncio.gather(*map(task, range(1, 6)))
+
+    y = make("LSTM")(x)[0]
+    with rnnkern.num_threads(7):
+        assert rnnkern.get_num_threads() == 7
+        assert asyncio.run(tasks()) == [7] * 5
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(rnnkern.get_num_threads).result() == outside
+        with contextlib.suppress(ZeroDivisionError), rnnkern.num_threads(3):
+            raise ZeroDivisionError
+        assert rnnkern.get_num_threads() == 7
+    assert rnnkern.get_num_threads() == outside
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_explain_obeys_the_thread_count(threads):
+    with rnnkern.num_threads(threads):
+        text = rnnkern.explain(make("LSTM", 256, 256), 50, 64)
+    assert f"{threads} of {threads} threads" in text
+    assert ("one thread does it all" in text) == (threads == 1)
+
+
+@both
+@every
+def test_layers_tell_their_back_end(kind, backend):
+    assert make(kind, backend=backend).backend == backend
+    assert make(kind).backend == "native"
+
+
+def test_gradients_are_fixed_fields():
+    layer = make("RNN")
+    grads = layer.backward(layer.forward(x)[2], np.ones((5, 3, 6), np.float32))
+    with pytest.raises(AttributeError):
+        grads.x = None
 
 
 def test_explain_tells_the_bytes_of_the_tape():

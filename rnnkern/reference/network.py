@@ -98,8 +98,7 @@ def forward(
         For `backward`.
     """
     tape = Tape(spec, x, masks)
-    first = zero_state(spec, x) if state is None else state
-    last = tuple(array.copy() for array in first)
+    last = zero_state(spec, x) if state is None else tuple(array.copy() for array in state)
     outputs: list[Array] = []
     for part, (layer, direction, suffix) in enumerate(spec.parts()):
         if direction == 0:

@@ -1,0 +1,76 @@
+"""A layer's weights by name, and the checks of what is copied into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .spec import Array
+
+
+class Weights(MutableMapping[str, Array]):
+    """A layer's weights by name: fixed keys, live arrays. Assigning copies into the array."""
+
+    def __init__(self, arrays: dict[str, Array]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> Array:
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise KeyError(f"{name}: expected one of {', '.join(self._arrays)}") from None
+
+    def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
+        target = self[name]
+        if value is not target:  # as after `weights[name] += ...`
+            target[...] = check_weight(name, value, target.shape)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{name}: the weights of a layer can't be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{name}: {array.shape}" for name, array in self._arrays.items()) + "}"
+
+
+def fixed_array(values: Array, dtype: np.dtype[Any]) -> Array:
+    """A copy whose memory stays where it is: it does not own it, so it can't be resized."""
+    array = np.frombuffer(bytearray(values.size * dtype.itemsize), dtype).reshape(values.shape)
+    array[...] = values
+    return array
+
+
+def check_weights(given: Mapping[str, npt.ArrayLike], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Arrays of exactly these names and shapes; else a ValueError that tells everything that is wrong."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(given).__name__}")
+    problems = [f"missing {name}" for name in shapes if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in shapes]
+    arrays: dict[str, Array] = {}
+    for name, shape in shapes.items():
+        if name in given:
+            try:
+                arrays[name] = check_weight(name, given[name], shape)
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ValueError("state_dict: " + "; ".join(problems))
+    return arrays
+
+
+def check_weight(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """`value` as an array of real numbers of this shape."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: expected real numbers of shape {shape}, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array
