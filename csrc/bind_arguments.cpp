@@ -123,6 +123,11 @@ std::optional<std::vector<int64_t>> checked_lengths(py::handle object, int64_t b
     if (py::isinstance<py::bool_>(item) || !PyIndex_Check(item.ptr()))
       throw py::type_error(expected + ", got one of type " + describe(item));
     const py::ssize_t length = PyNumber_AsSsize_t(item.ptr(), nullptr);  // saturates
+    if (length == -1 && PyErr_Occurred()) {  // an array, say, which is only an integer if it holds just one
+      if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+      PyErr_Clear();
+      throw py::type_error(expected + ", got one of type " + describe(item));
+    }
     if (length < 1 || length > steps) throw py::value_error(expected + ", got " + std::string(py::str(item)));
     lengths.push_back(length);
   }

@@ -390,8 +390,7 @@ class Network : public NetworkBase {
     if (out.is_none()) {
       bound.y = bound.x.unbatched ? py::array_t<T>(width) : py::array_t<T>({bound.x.batch, width});
     } else {
-      const Dimensions shape = bound.x.unbatched ? Dimensions{width} : Dimensions{bound.x.batch, width};
-      const py::array given = checked_array<T>("out", out, {shape});
+      const py::array given = checked_array<T>("out", out, {one_step(bound.x)});
       constexpr int needed =
           py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
       if ((given.flags() & needed) != needed) throw py::value_error("out: expected a contiguous, writable array");
@@ -402,6 +401,14 @@ class Network : public NetworkBase {
     make_states(bound);
     fill_call(bound, false, width);
     return bound;
+  }
+
+  // The shape of the outputs of one step.
+  Dimensions one_step(const SequenceArgument<T>& x) const {
+    Dimensions shape;
+    if (!x.unbatched) shape.emplace_back(x.batch);
+    shape.emplace_back(width());
+    return shape;
   }
 
   // The tape outlives the caller's interest in the initial state: it may be overwritten, as a buffer for the next one.
@@ -464,8 +471,7 @@ class Network : public NetworkBase {
       checked_array<T>("dy", dy, {x.unbatched ? Dimensions{x.steps, width()} : Dimensions{first, second, width()}});
       return checked_sequence<T>("dy", dy, width(), batch_first_);
     }
-    const auto rows =
-        contiguous<T>(checked_array<T>("dy", dy, {x.unbatched ? Dimensions{width()} : Dimensions{x.batch, width()}}));
+    const auto rows = contiguous<T>(checked_array<T>("dy", dy, {one_step(x)}));
     result.holder = rows;
     result.view = {rows.data(), 0, width()};
     return result;

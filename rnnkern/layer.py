@@ -477,13 +477,14 @@ class Layer:
         masks: list[Array],
         watch: bool = False,
     ) -> tuple[Array, State, Tape]:
-        sequences, initial, checked_lengths, unbatched = self._network.check(x, state, lengths)
+        given, initial, checked_lengths, unbatched = self._network.check(x, state, lengths)
+        sequences = given.view()  # the user's array may be given another shape in place
         y, last, tape = reference.forward(self._spec, self._weights, sequences, initial, checked_lengths, masks or None)
         if return_sequence:
             y = self._as_given(y, unbatched)
         else:
             y = self._last_outputs(last[0])[0 if unbatched else slice(None)]
-        watched = (sequences, y, *self._weights.values()) if watch else ()
+        watched = (sequences, y.view(), *self._weights.values()) if watch else ()
         return y, self._state_of(last, unbatched), Tape(self._network, tape, unbatched, return_sequence, watched)
 
     def _reference_step(self, x_t: Array, state: Optional[State], out: Optional[Array]) -> tuple[Array, State]:

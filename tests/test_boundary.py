@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import platform
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import rnnkern
+from harness import assert_same_bits
 from rnnkern import _core
 
 T, B, I, H = 5, 3, 4, 6  # noqa: E741
@@ -34,6 +37,13 @@ def message(error, call):
         call()
     assert caught.type is error
     return str(caught.value)
+
+
+def same_message(error, call):
+    """The text of the error that `call(backend)` raises on either back end."""
+    texts = {message(error, lambda backend=backend: call(backend)) for backend in BACKENDS}
+    assert len(texts) == 1, texts
+    return texts.pop()
 
 
 WRONG_ARRAYS = {  # what may come for a float32 array of the shape of its argument
@@ -82,6 +92,48 @@ def test_wrong_arrays(wrong, argument):
     assert ", got " in text
 
 
+@pytest.mark.parametrize("method", ["__call__", "forward", "trace", "frozen", "stream", "state"])
+@pytest.mark.parametrize("wrong", [w for w in WRONG_ARRAYS if w not in ("float64", "record")] + ["float32"])
+def test_wrong_arrays_for_every_method_of_a_float64_layer(wrong, method):
+    spoil, error = WRONG_ARRAYS.get(wrong, (lambda good: good.astype(np.float32), TypeError))
+    x, h = ones(T, B, I, dtype=np.float64), ones(1, B, H, dtype=np.float64)
+
+    def call(backend):
+        layer = rnnkern.GRU(I, H, dtype=np.float64, seed=0, backend=backend)
+        if method == "state":
+            layer(x, spoil(h))
+        elif method == "stream":
+            layer.freeze().stream(B, spoil(h))
+        elif method == "frozen":
+            layer.freeze()(spoil(x))
+        else:
+            getattr(layer, method)(spoil(x))
+
+    name = "state" if method in ("state", "stream") else "x"
+    assert same_message(error, call).startswith(f"{name}: expected a float64 array of shape (")
+
+
+def test_an_unbatched_input_has_unbatched_states():
+    for wrong in (state(1), state(B)):
+        text = same_message(ValueError, lambda backend, wrong=wrong: lstm(backend)(ones(T, I), wrong))
+        assert text.startswith(f"state[0]: expected a float32 array of shape (1, {H}), got")
+    text = same_message(ValueError, lambda backend: lstm(backend)(ones(T, I), lengths=[1, 2]))
+    assert text.startswith(f"lengths: expected 1 integers in 1..{T}")
+    for backend in BACKENDS:
+        y, _ = lstm(backend)(ones(T, I), lengths=[2])
+        assert y[:2].all()
+        assert not y[2:].any()
+
+
+def test_a_batch_first_input_is_checked_as_such():
+    for lengths in ([T + 1] * B, [1] * T):
+        text = same_message(
+            ValueError,
+            lambda backend, lengths=lengths: lstm(backend, batch_first=True)(ones(B, T, I), lengths=lengths),
+        )
+        assert text.startswith(f"lengths: expected {B} integers in 1..{T}")
+
+
 def test_what_a_message_says():
     x = ones(T, B, I, dtype=np.float64)
     text = message(TypeError, lambda: lstm()(x))
@@ -89,13 +141,6 @@ def test_what_a_message_says():
         assert part in text
     assert "list" in message(TypeError, lambda: lstm()(x.tolist()))
     assert "(B, T, 4)" in message(ValueError, lambda: lstm(batch_first=True)(ones(T, B, I + 1)))
-
-
-def same_message(error, call):
-    """The text of the error that `call(backend)` raises on either back end."""
-    texts = {message(error, lambda backend=backend: call(backend)) for backend in BACKENDS}
-    assert len(texts) == 1, texts
-    return texts.pop()
 
 
 WRONG_STATES = {
@@ -154,6 +199,14 @@ WRONG_LENGTHS = {
     "a matrix": (np.array([[1, 2, 3]]), ValueError),
     "a large unsigned": (np.array([1, 2, 2**64 - 1], np.uint64), ValueError),
     "a set": ({1, 2, 3}, TypeError),
+    "None inside": ([1, None, 3], TypeError),
+    "nested": ([[1], [2], [3]], TypeError),
+    "arrays inside": ([np.array([1, 2]), 2, 3], TypeError),
+    "an array of no axis": (np.array(3), ValueError),
+    "a complex array": (np.array([1, 2, 3], complex), TypeError),
+    "times": (np.array([1, 2, 3], "m8[s]"), TypeError),
+    "the smallest integer": (np.array([-(2**63), 1, 2]), ValueError),
+    "hugely negative": ([1, 2, -(2**70)], ValueError),
 }
 
 
@@ -183,19 +236,66 @@ def test_flags_are_booleans(value, name):
     assert text.startswith(f"{name}: expected True or False")
 
 
+WRONG_BACKWARD = {  # layer, its tape, a right dy
+    "another layer's tape": (lambda layer, tape, dy: lstm(layer.backend).backward(tape, dy), ValueError, "tape: "),
+    "a copy's tape": (lambda layer, tape, dy: copy.deepcopy(layer).backward(tape, dy), ValueError, "tape: "),
+    "the other back end's tape": (
+        lambda layer, tape, dy: layer.backward(lstm(*(set(BACKENDS) - {layer.backend})).forward(ones(T, B, I))[2], dy),
+        ValueError,
+        "tape: ",
+    ),
+    "no tape": (lambda layer, tape, dy: layer.backward(None, dy), TypeError, "tape: expected what forward returned"),
+    "y for a tape": (lambda layer, tape, dy: layer.backward(dy), TypeError, "tape: expected what forward returned"),
+    "neither": (lambda layer, tape, dy: layer.backward(tape), ValueError, "dy, dstate: expected at least one"),
+    "longer dy": (lambda layer, tape, dy: layer.backward(tape, ones(T + 1, B, H)), ValueError, "dy: expected"),
+    "dy of the last": (lambda layer, tape, dy: layer.backward(tape, dy[-1]), ValueError, "dy: expected"),
+    "a pair for dy": (lambda layer, tape, dy: layer.backward(tape, (dy, dy)), TypeError, "dy: expected"),
+    "unknown wrt": (lambda layer, tape, dy: layer.backward(tape, dy, wrt=("x", "y")), ValueError, "wrt: expected"),
+    "wrt a text": (lambda layer, tape, dy: layer.backward(tape, dy, wrt="x"), TypeError, "wrt: expected"),
+    "wrt None": (lambda layer, tape, dy: layer.backward(tape, dy, wrt=None), TypeError, "wrt: expected"),
+    "wrt a number": (lambda layer, tape, dy: layer.backward(tape, dy, wrt=(1,)), ValueError, "wrt: expected"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_BACKWARD)
+def test_wrong_backward(wrong):
+    spoil, error, start = WRONG_BACKWARD[wrong]
+
+    def call(backend):
+        layer = lstm(backend)
+        tape = layer.forward(ones(T, B, I))[2]
+        try:
+            spoil(layer, tape, ones(T, B, H))
+        finally:
+            layer.backward(tape, ones(T, B, H))  # nothing has happened to it
+
+    assert same_message(error, call).startswith(start)
+
+
+@pytest.mark.parametrize("options", [{"return_sequence": False}, {}])
+@pytest.mark.parametrize("unbatched", [False, True])
+def test_the_shape_of_dy_is_that_of_y(unbatched, options):
+    x = ones(T, I) if unbatched else ones(T, B, I)
+
+    def call(backend, more=0):
+        layer = lstm(backend)
+        y, _, tape = layer.forward(x, **options)
+        layer.backward(tape, ones(*y.shape[:-1], H + more))
+
+    for backend in BACKENDS:
+        call(backend)
+    shape = (() if options else (T,)) + (() if unbatched else (B,)) + (H,)
+    text = same_message(ValueError, lambda backend: call(backend, more=1))
+    assert text.startswith(f"dy: expected a float32 array of shape {shape}, got float32 array of shape")
+
+
 @both
-def test_tapes(backend):
+def test_tapes_of_another_instruction_set(backend):
     layer, other = lstm(backend), lstm(backend)
     _, _, tape = layer.forward(ones(T, B, I))
     dy = ones(T, B, H)
     assert message(ValueError, lambda: other.backward(tape, dy)).startswith("tape: ")
     assert message(ValueError, lambda: lstm(_isa="baseline").backward(tape, dy)).startswith("tape: ")
-    assert message(TypeError, lambda: layer.backward(None, dy)).startswith("tape: ")
-    assert message(TypeError, lambda: layer.backward((1, 2), dy)).startswith("tape: ")
-    assert message(ValueError, lambda: layer.backward(tape)).startswith("dy, dstate: expected at least one")
-    assert message(ValueError, lambda: layer.backward(tape, ones(T + 1, B, H))).startswith("dy: ")
-    assert message(ValueError, lambda: layer.backward(tape, dy, wrt=("x", "y"))).startswith("wrt: ")
-    assert message(TypeError, lambda: layer.backward(tape, dy, wrt="x")).startswith("wrt: ")
     layer.backward(tape, dy)
 
 
@@ -350,6 +450,86 @@ def test_dropout_without_layers_between_warns():
         rnnkern.LSTM(I, H, dropout=0.5)
 
 
+# Arrays of any layout
+
+
+def shifted(array):
+    """The same values at an odd address."""
+    odd = np.frombuffer(bytearray(array.nbytes + 1), array.dtype, array.size, offset=1).reshape(array.shape)
+    odd[...] = array
+    assert not odd.flags.aligned
+    return odd
+
+
+def read_only(array):
+    copied = array.copy()
+    copied.flags.writeable = False
+    return copied
+
+
+def between(array):
+    """Every third value of a larger array."""
+    larger = np.full((*array.shape[:-1], array.shape[-1] * 3), np.nan, array.dtype)
+    larger[..., 1::3] = array
+    return larger[..., 1::3]
+
+
+LAYOUTS = {
+    "read-only": read_only,
+    "Fortran order": np.asfortranarray,
+    "reversed": lambda array: array[::-1].copy()[::-1],
+    "reversed everywhere": lambda array: np.flip(np.flip(array).copy()),
+    "transposed": lambda array: array.swapaxes(0, -1).copy().swapaxes(0, -1),
+    "between others": between,
+    "misaligned": shifted,
+    "bytes": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape),
+}
+
+
+def everything(backend, x, h, c, dy, dh, dc, x_t):
+    """All that a layer can compute of these."""
+    layer = lstm(backend, num_layers=2)
+    y, last, tape = layer.forward(x, (h, c), lengths=[5, 1, 3])
+    grads = layer.backward(tape, dy, (dh, dc))
+    stream = layer.freeze().stream(B, (h, c))
+    return y, *last, grads.x, *grads.state, *grads.weights.values(), stream.step(x_t), stream.run(x), *stream.state
+
+
+@both
+@pytest.mark.parametrize("argument", ["x", "h", "c", "dy", "dh", "dc", "x_t"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_just_works(layout, argument, backend):
+    random = np.random.default_rng(0)
+    shapes = {"x": (T, B, I), "dy": (T, B, H), **dict.fromkeys(("h", "c", "dh", "dc"), (2, B, H)), "x_t": (B, I)}
+    plain = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    odd = plain | {argument: LAYOUTS[layout](plain[argument])}
+    np.testing.assert_array_equal(odd[argument], plain[argument])
+    for one, other in zip(everything(backend, **odd), everything(backend, **plain)):
+        assert_same_bits(one, other)
+
+
+@both
+@pytest.mark.parametrize("shape", [(1, 1, 1), (T, 1, 1), (1, B, 1), (1, 1, I), (T, B, 1), (T, 1, I), (1, B, I)])
+def test_broadcast_inputs_just_work(shape, backend):
+    few = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    x, dy = np.broadcast_to(few, (T, B, I)), np.broadcast_to(few[..., :1], (T, B, H))
+    h = np.broadcast_to(few[:1, :, :1], (2, B, H))
+    odd = everything(backend, x, h, h, dy, h, h, x[0])
+    h = h.copy()
+    for one, other in zip(odd, everything(backend, x.copy(), h, h, dy.copy(), h, h, x[0].copy())):
+        assert_same_bits(one, other)
+
+
+@both
+def test_an_out_that_cannot_take_the_result_as_it_is(backend):
+    stream = lstm(backend).freeze().stream(B)
+    good = ones(B, H)
+    for odd in (shifted(good), between(good), np.asfortranarray(good), np.broadcast_to(good[:1], (B, H))):
+        with pytest.raises(ValueError, match="out: expected a contiguous, writable array"):
+            stream.step(ones(B, I), out=odd)
+        assert not stream.state[0].any()
+
+
 # Sizes of nothing, and of far too much
 
 
@@ -393,16 +573,73 @@ def test_no_steps_hand_the_state_through():
 
 
 @both
-def test_what_cannot_be_allocated(backend):
+@pytest.mark.parametrize("method", ["__call__", "forward", "trace"])
+@pytest.mark.parametrize("shape", [(2**45, 1, 1), (1, 2**45, 1), (2**25, 2**25, 1)])
+def test_what_cannot_be_allocated(shape, method, backend):
     layer = rnnkern.LSTM(1, 64, backend=backend)
-    # The reference begins with the states: of 2**45 sequences they can't be allocated, of 2**25 they fill the machine.
-    large = [(2**25, 2**25, 1)] if backend == "native" else []
-    for shape in [(2**45, 1, 1), (1, 2**45, 1), (2**55, 1, 1), (1, 2**55, 1), *large]:
-        x = np.broadcast_to(np.float32(0), shape)
-        with pytest.raises((MemoryError, ValueError)):
-            layer(x)
-        with pytest.raises((MemoryError, ValueError)):
-            layer.forward(x)
+    with pytest.raises(MemoryError):
+        getattr(layer, method)(np.broadcast_to(np.float32(0), shape))
+
+
+@pytest.mark.parametrize("method", ["__call__", "forward", "trace"])
+@pytest.mark.parametrize("shape", [(2**55, 1, 1), (1, 2**55, 1), (2**31, 2**29, 1)])
+def test_what_overflows(shape, method):
+    x = np.broadcast_to(np.float32(0), shape)
+
+    def call(backend):
+        getattr(rnnkern.LSTM(1, 64, backend=backend), method)(x)
+
+    assert same_message(ValueError, call) == f"x: {shape[0]} steps of {shape[1]} sequences overflow the address space"
+
+
+LITTLE_MEMORY = """
+import resource
+import numpy as np, rnnkern
+rnnkern.set_num_threads(1)
+layer = rnnkern.LSTM(64, 64, num_layers=2, bidirectional={})
+x = np.ones((200, 16, 64), np.float32)
+y, _, tape = layer.forward(x)
+expected = layer.backward(tape, y).x
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limits = resource.getrlimit(resource.RLIMIT_AS)
+for way in (
+    lambda: layer(x),
+    lambda: layer.forward(x),
+    lambda: layer.forward(x, recompute=True),
+    lambda: layer.trace(x),
+    lambda: layer.freeze()(x),
+    lambda: layer.backward(layer.forward(x)[2], y),
+    lambda: layer.backward(layer.forward(x, recompute=True)[2], y),
+):
+    refused = 0
+    for room in range(0, 96 << 20, 1 << 19):
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (size + room, limits[1]))
+            way()
+            break
+        except MemoryError:
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+    else:
+        raise SystemExit("never enough")
+    print(refused, "refused")
+    assert np.array_equal(layer(x)[0], y)
+    assert np.array_equal(layer.backward(tape, y).x, expected)
+print("alive")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer reserves the address space")
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_memory_that_runs_out_anywhere(bidirectional):
+    """With a little more memory each time, until it is enough: a MemoryError, and everything goes on working."""
+    program = LITTLE_MEMORY.format(bidirectional)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["alive"], done.stdout + done.stderr
+    counts = [int(line.split()[0]) for line in done.stdout.splitlines()[:-1]]
+    assert sum(count > 3 for count in counts) >= 3, counts  # the limit was really met
 
 
 def test_a_copy_that_cannot_be_allocated():
@@ -451,12 +688,34 @@ def test_odd_deeds_to_live_weights_crash_nothing(deed):
     assert done.stdout.strip() == "alive", done.stderr
 
 
+@both
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, of setting these
+@pytest.mark.parametrize("return_sequence", [True, False])
+@pytest.mark.parametrize("name", ["dtype", "shape", "strides", "writeable"])
+def test_a_tape_needs_the_values_of_x_and_y_not_their_looks(name, return_sequence, backend):
+    layer = lstm(backend)
+    x = np.random.default_rng(0).standard_normal((T, 50, I)).astype(np.float32)
+    y, _, tape = layer.forward(x, return_sequence=return_sequence)
+    dy = y.copy()
+    expected = layer.backward(tape, dy)
+    for array in (x, y):
+        if name == "writeable":
+            array.flags.writeable = False
+        else:
+            setattr(array, name, {"dtype": np.int8, "shape": (-1,), "strides": (0,) * array.ndim}[name])
+    grads = layer.backward(tape, dy)
+    assert_same_bits(grads.x, expected.x)
+    for weight, gradient in grads.weights.items():
+        assert_same_bits(gradient, expected.weights[weight])
+
+
 # Instruction sets
 
 
 def import_with(isa):
     code = "from rnnkern import _core; print(_core.default_isa())"
-    env = os.environ | {"RNNKERN_ISA": isa}
+    env = {name: value for name, value in os.environ.items() if name != "RNNKERN_ISA"}
+    env |= {} if isa is None else {"RNNKERN_ISA": isa}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
 
 
@@ -478,6 +737,17 @@ def test_an_unknown_instruction_set():
     assert error.startswith("ImportError: RNNKERN_ISA: expected an instruction set that can run here")
     for name, can_run, _ in _core.isas():
         assert (name in error) == can_run
+
+
+@pytest.mark.skipif("RNNKERN_ISA" in os.environ, reason="compares with what is chosen without it")
+def test_an_empty_name_is_none():
+    assert import_with("").stdout == import_with(None).stdout == f"{_core.default_isa()}\n"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="asks for the other architecture's")
+def test_an_instruction_set_of_another_architecture():
+    done = import_with("neon")
+    assert done.stderr.splitlines()[-1].startswith("ImportError: RNNKERN_ISA: expected")
 
 
 def test_too_many_threads_crash_nothing():
