@@ -84,6 +84,7 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
     direction.dx_own =
         with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
     direction.reversed = arena.take<int64_t>(3 * batch);
+    forward.direction[d].discarded = layer.recompute ? arena.take<T>(batch * units) : nullptr;
     if (layer.recompute) forward.direction[d].panels.lay_out(arena, shape);
   }
   if (layer.recompute)
@@ -121,7 +122,7 @@ class BackwardRunner {
 
   void run() {
     start();
-    const int64_t blocks = layer_.forward.blocks(), block_steps = layer_.forward.block_steps();
+    const int64_t blocks = layer_.forward.blocks(), block_steps = layer_.forward.block_steps;
     if (blocks == 0) zero_weights();
     for (int64_t block = blocks - 1; block >= 0; --block) {
       first_ = block * block_steps;
@@ -209,7 +210,7 @@ class BackwardRunner {
   Rows<const T> c_at(int64_t step) const {
     if (!info().cell_state) return {nullptr, 0, nullptr};
     if (step < 0) return forward_.c_initial();
-    if (step < kept_.origin) return c_at_start(first_ / layer_.forward.block_steps());
+    if (step < kept_.origin) return c_at_start(first_ / layer_.forward.block_steps);
     return {kept_.c + (batch_.first(step) - batch_.first(kept_.origin)) * shape_.units, shape_.units, own().rows()};
   }
 
@@ -374,19 +375,18 @@ class BackwardRunner {
     if (out.peephole) peephole_gradients(first, out.peephole);
   }
 
-  // i and f saw c of the step before, o the new one.
   void peephole_gradients(bool first, T* out) const {
     const int64_t units = shape_.units, stride = info().slots * units;
     const Range own = share(units, worker_.crew(), worker_.rank(), shape_.lanes());
-    constexpr int slots[] = {0, 1, 3};
     for (int64_t step = last_ - 1; step >= first_; --step) {
       const int64_t active = batch_.active(step);
       for (int peephole = 0; peephole < 3; ++peephole) {
-        const T* a = direction_.dgates + (block_row(step + 1) - 1) * stride + slots[peephole] * units + own.first;
+        const Peephole& p = info().peephole[peephole];
+        const T* a = direction_.dgates + (block_row(step + 1) - 1) * stride + p.slot * units + own.first;
         shape_.kernels->column_sum({active,
                                     own.size(),
                                     {a, -stride, nullptr},
-                                    reversed_c(peephole == 2 ? step : step - 1, active, own.first),
+                                    reversed_c(p.new_c ? step : step - 1, active, own.first),
                                     out + peephole * units + own.first,
                                     !(first && step == last_ - 1)});
       }
@@ -442,13 +442,12 @@ class BackwardNetwork {
                   const BackwardCall<T>& call, const CellOptions* options)
       : spec_(spec), weights_(weights), tape_(tape), call_(call) {
     for (int64_t l = 0; l < spec.num_layers; ++l) {
-      layers_.push_back(
-          {{Shape<T>(spec, table, l), &tape.batch, {}, spec.num_directions, {}, {}, nullptr, nullptr, nullptr},
-           {},
-           {},
-           nullptr,
-           nullptr,
-           tape.recompute});
+      layers_.push_back({{Shape<T>(spec, table, l), &tape.batch, spec.num_directions, tape.block_steps},
+                         {},
+                         {},
+                         nullptr,
+                         nullptr,
+                         tape.recompute});
       for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].forward.direction[d].options = options[d];
     }
   }
@@ -463,8 +462,7 @@ class BackwardNetwork {
         [&](int team) {
           const Plan plan = team == wanted.threads() ? wanted : make_plan(problem, team);
           for (BackwardLayer<T>& layer : layers_)
-            layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units,
-                                  tape_.block_steps};
+            layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units};
         },
         [&](int thread, int team) { work(thread, team, barriers[0]); });
   }
@@ -490,7 +488,7 @@ class BackwardNetwork {
     BackwardLayer<T>& layer = layers_[l];
     Layer<T>& forward = layer.forward;
     const bool last = l == spec_.num_layers - 1;
-    forward.plan = {plan.directions, plan.rows, plan.units, tape_.block_steps};
+    forward.plan = plan;
     forward.zeros = zeros_;
     forward.barriers = barriers;
     const Sequence<T>& inner = tape_.inputs[l];

@@ -64,21 +64,6 @@ py::array_t<T> contiguous(const py::array& array) {
   return py::array_t<T>(py::array_t<T, flags>(array));  // MemoryError if there is no room for a copy
 }
 
-bool may_overlap(const py::array& a, const py::array& b) {
-  const auto bounds = [](const py::array& array) {
-    const char *first = static_cast<const char*>(array.data()), *last = first + array.itemsize();
-    for (py::ssize_t i = 0; i < array.ndim(); ++i) {
-      if (array.shape(i) == 0) return std::pair(first, first);
-      const py::ssize_t reach = (array.shape(i) - 1) * array.strides(i);
-      (reach < 0 ? first : last) += reach;
-    }
-    return std::pair(first, last);
-  };
-  const auto [a_first, a_last] = bounds(a);
-  const auto [b_first, b_last] = bounds(b);
-  return a_first < b_last && b_first < a_last;
-}
-
 template <class T>
 SequenceArgument<T> checked_sequence(const char* name, py::handle object, int64_t width, bool batch_first) {
   const char *first = batch_first ? "B" : "T", *second = batch_first ? "T" : "B";
@@ -162,7 +147,7 @@ std::vector<py::array_t<T>> checked_state(const char* name, py::handle object, c
 }
 
 void check_volume(const Spec& spec, int64_t steps, int64_t batch) {
-  // The largest array of a call has at most this many bytes a step and sequence.
+  // A rough bound; what does not fit in memory shows when it is allocated.
   const int64_t width = 64 * (spec.hidden_size + spec.input_size) * spec.num_layers * spec.num_directions;
   int64_t rows, bytes;
   if (__builtin_mul_overflow(steps, batch, &rows) || __builtin_mul_overflow(rows, width, &bytes))

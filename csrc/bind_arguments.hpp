@@ -32,9 +32,6 @@ py::array checked_array(const char* name, py::handle object, const std::vector<D
 template <class T>
 py::array_t<T> contiguous(const py::array& array);
 
-// Whether two arrays may share memory, judged by their first and last bytes.
-bool may_overlap(const py::array& a, const py::array& b);
-
 // A (T, B, N) or (B, T, N) or (T, N) array as a Sequence; a copy if need be. `holder` keeps the memory alive.
 template <class T>
 struct SequenceArgument {

@@ -171,7 +171,10 @@ class Network : public NetworkBase {
       for (std::size_t i = 0; i < part.size(); ++i) {
         if (part[i].is_none()) continue;
         // A view of our own: the user's array may be given another shape or dtype in place.
-        const py::array_t<T> array(py::object(part[i].attr("view")()));
+        const py::object view = part[i].attr("view")();
+        if (!py::isinstance<py::array_t<T, py::array::c_style>>(view))
+          throw py::type_error("weights: expected contiguous arrays of the network's dtype, got " + describe(view));
+        const auto array = py::reinterpret_borrow<py::array_t<T>>(view);
         *members[i] = array.data();
         arrays_.push_back(array);
       }
@@ -338,15 +341,15 @@ class Network : public NetworkBase {
   py::dict plan(int64_t steps, int64_t batch, py::handle lengths) const override {
     const auto checked = checked_lengths(lengths, batch, steps);
     check_volume(spec_, steps, batch);
-    const Plan plan = plan_network(spec_, *isa_.table, sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, steps, batch,
-                                   checked ? checked->data() : nullptr, context_threads());
+    const Explanation explained =
+        explain<T>(spec_, *isa_.table, steps, batch, checked ? checked->data() : nullptr, context_threads());
     py::dict result;
-    result["directions"] = plan.directions;
-    result["rows"] = plan.rows;
-    result["units"] = plan.units;
-    result["threads"] = plan.threads();
-    result["block_steps"] = plan.block_steps;
-    result["kept_values"] = kept_values(spec_, *isa_.table);
+    result["directions"] = explained.plan.directions;
+    result["rows"] = explained.plan.rows;
+    result["units"] = explained.plan.units;
+    result["threads"] = explained.plan.threads();
+    result["block_steps"] = explained.block_steps;
+    result["kept_values"] = explained.kept_values;
     return result;
   }
 
@@ -396,8 +399,6 @@ class Network : public NetworkBase {
       if ((given.flags() & needed) != needed) throw py::value_error("out: expected a contiguous, writable array");
       bound.y = py::reinterpret_borrow<py::array_t<T>>(given);
     }
-    if (may_overlap(bound.x.holder, bound.y)) bound.x.holder = rows.attr("copy")();
-    bound.x.view.data = static_cast<const T*>(bound.x.holder.data());
     make_states(bound);
     fill_call(bound, false, width);
     return bound;

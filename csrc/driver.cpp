@@ -56,35 +56,34 @@ Problem problem_of(const Spec& spec, const KernelTable& table, const Batch& batc
 
 // A whole network's forward pass: its layers and the arrays between them.
 template <class T>
-class Network {
+class ForwardNetwork {
  public:
-  Network(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Packed<T>* packed,
-          const ForwardCall<T>& call, const Batch& batch, Tape<T>* tape, bool save_values)
+  ForwardNetwork(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Packed<T>* packed,
+                 const ForwardCall<T>& call, const Batch& batch, Tape<T>* tape, bool save_values)
       : spec_(spec),
-        table_(table),
         weights_(weights),
         packed_(packed),
         call_(call),
         batch_(batch),
         tape_(tape),
+        problem_(problem_of<T>(spec, table, batch, false)),
         dropped_(spec.num_layers) {
     for (int64_t l = 0; l < spec.num_layers; ++l)
-      layers_.push_back({Shape<T>(spec, table, l), &batch, {}, spec.num_directions, {}, {}, nullptr, nullptr, nullptr});
+      layers_.push_back({Shape<T>(spec, table, l), &batch, spec.num_directions, block_steps(problem_)});
     for (Layer<T>& layer : layers_)
       for (int64_t d = 0; d < spec.num_directions; ++d) layer.direction[d].options = options_of(spec, d, save_values);
   }
 
   void run(int threads) {
-    const Problem problem = problem_of<T>(spec_, table_, batch_, false);
-    const Plan wanted = make_plan(problem, threads);
+    const Plan wanted = make_plan(problem_, threads);
     const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
     const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
     std::fill_n(zeros_, zero_count(), T(0));
     run_team(
         wanted.threads(),
         [&](int team) {
-          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem, team);
-          for (Layer<T>& layer : layers_) layer.plan = {plan.directions, plan.rows, plan.units, wanted.block_steps};
+          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem_, team);
+          for (Layer<T>& layer : layers_) layer.plan = plan;
         },
         [&](int thread, int team) { work(thread, team, barriers[0]); });
   }
@@ -189,12 +188,12 @@ class Network {
   }
 
   const Spec& spec_;
-  const KernelTable& table_;
   const Weights<const T>* weights_;
   const Packed<T>* packed_;
   const ForwardCall<T>& call_;
   const Batch& batch_;
   Tape<T>* tape_;
+  const Problem problem_;
   std::vector<Layer<T>> layers_;
   std::vector<Sequence<T>> dropped_;
   T* zeros_ = nullptr;
@@ -204,9 +203,9 @@ template <class T>
 std::shared_ptr<Tape<T>> run_with_tape(const Spec& spec, const KernelTable& table, const Weights<const T>* weights,
                                        const ForwardCall<T>& call, bool recompute, bool save_values, int threads) {
   Batch batch(call.steps, call.batch, call.lengths);
-  const int64_t block = make_plan(problem_of<T>(spec, table, batch, false), 1).block_steps;
+  const int64_t block = block_steps(problem_of<T>(spec, table, batch, false));
   auto tape = std::make_shared<Tape<T>>(spec, table, call, std::move(batch), recompute, block, !call.return_sequence);
-  Network<T>(spec, table, weights, nullptr, call, tape->batch, tape.get(), save_values).run(threads);
+  ForwardNetwork<T>(spec, table, weights, nullptr, call, tape->batch, tape.get(), save_values).run(threads);
   return tape;
 }
 
@@ -222,7 +221,7 @@ template <class T>
 void run(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Packed<T>* packed,
          const ForwardCall<T>& call, int threads) {
   const Batch batch(call.steps, call.batch, call.lengths);
-  Network<T>(spec, table, weights, packed, call, batch, nullptr, false).run(threads);
+  ForwardNetwork<T>(spec, table, weights, packed, call, batch, nullptr, false).run(threads);
 }
 
 template <class T>
@@ -273,17 +272,13 @@ void trace(const Spec& spec, const KernelTable& table, const Weights<const T>* w
   }
 }
 
-int64_t kept_values(const Spec& spec, const KernelTable& table) {
-  const CellInfo& info = Shape<float>(spec, table, 0).info();
-  return info.saved + (info.cell_state ? 1 : 0);
-}
-
-Plan plan_network(const Spec& spec, const KernelTable& table, Dtype dtype, int64_t steps, int64_t batch,
-                  const int64_t* lengths, int threads) {
+template <class T>
+Explanation explain(const Spec& spec, const KernelTable& table, int64_t steps, int64_t batch, const int64_t* lengths,
+                    int threads) {
   const Batch sequences(steps, batch, lengths);
-  return make_plan(dtype == Dtype::float32 ? problem_of<float>(spec, table, sequences, false)
-                                           : problem_of<double>(spec, table, sequences, false),
-                   threads);
+  const Problem problem = problem_of<T>(spec, table, sequences, false);
+  const CellInfo& info = Shape<T>(spec, table, 0).info();
+  return {make_plan(problem, threads), block_steps(problem), info.saved + (info.cell_state ? 1 : 0)};
 }
 
 template <class T>
@@ -301,6 +296,7 @@ void backward(const Spec& spec, const KernelTable& table, const Weights<const T>
                     int);                                                                                              \
   template std::shared_ptr<const Tape<T>> forward(const Spec&, const KernelTable&, const Weights<const T>*,            \
                                                   const ForwardCall<T>&, bool, int);                                   \
+  template Explanation explain<T>(const Spec&, const KernelTable&, int64_t, int64_t, const int64_t*, int);             \
   template std::size_t tape_bytes(const Tape<T>&);                                                                     \
   template void trace(const Spec&, const KernelTable&, const Weights<const T>*, const ForwardCall<T>&, T* const*,      \
                       T* const*, int);                                                                                 \

@@ -1,4 +1,4 @@
-// One call of a network: what goes in, what comes out. Everything here is validated by the caller (bind.cpp);
+// One call of a network: what goes in, what comes out. Everything here is validated by the caller (bind_network.cpp);
 // after that only an allocation can fail, and it fails (std::bad_alloc) before any output is written.
 #pragma once
 
@@ -121,11 +121,14 @@ void trace(const Spec&, const KernelTable&, const Weights<const T>* weights, con
 // The cells by the names of their NumPy twins.
 const std::vector<const char*>& cell_names();
 
-// Values that forward keeps per step, sequence and hidden unit of every layer and direction.
-int64_t kept_values(const Spec&, const KernelTable&);
-
-// How the work of a call is split (for rnnkern.explain).
-Plan plan_network(const Spec&, const KernelTable&, Dtype, int64_t steps, int64_t batch, const int64_t* lengths,
-                  int threads);
+// How the work of a call is split, in steps per block of time, and how many values forward keeps per step, sequence and
+// hidden unit of every layer and direction (for rnnkern.explain).
+struct Explanation {
+  Plan plan;
+  int64_t block_steps;
+  int64_t kept_values;
+};
+template <class T>
+Explanation explain(const Spec&, const KernelTable&, int64_t steps, int64_t batch, const int64_t* lengths, int threads);
 
 }  // namespace rnnkern

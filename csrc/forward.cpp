@@ -27,7 +27,7 @@ void lay_out_work(Arena& arena, Layer<T>& layer, int threads) {
   for (int64_t d = 0; d < layer.directions; ++d) {
     Direction<T>& direction = layer.direction[d];
     // Groups round their rows up: `threads` rows more a step.
-    direction.input = arena.take<T>((batch + threads) * layer.block_steps() * layer.shape.padded(units) * info.gates);
+    direction.input = arena.take<T>((batch + threads) * layer.block_steps * layer.shape.padded(units) * info.gates);
     const bool two_products = info.stages > 1 || layer.shape.projected;
     direction.inner = two_products ? arena.take<T>(batch * units) : nullptr;
     direction.saved_step = info.stages > 1 ? arena.take<T>(batch * info.saved * units) : nullptr;
@@ -87,6 +87,7 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
   const CellInfo& info = shape.info();
   const ForwardPanels<T>& panels = direction_.panels;
   const Rows<const T> h_previous = h_at(step - 1);
+  const bool again = direction_.discarded != nullptr;  // every h is known: nobody waits for one
   const Rows<T> inner{direction_.inner, shape.units, own_.rows()};
   const Rows<const T> inner_read{direction_.inner, shape.units, own_.rows()};
   if (!saved.base && direction_.saved_step) saved = {direction_.saved_step, info.saved * shape.units, own_.rows()};
@@ -102,6 +103,7 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
   args.h_previous = h_previous;
   args.c_previous = c_previous;
   args.h = shape.projected ? inner : h_to(step);
+  if (again) args.h = {direction_.discarded, shape.units, own_.rows()};
   args.c = c;
   args.saved = saved;
   args.inner = inner;
@@ -111,9 +113,9 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
     args.factors = stage == 0 ? h_previous : inner_read;
     args.weights = panels.recurrent[stage];
     shape.cell->forward[stage](args);
-    worker_.wait_group();
+    if (!again || info.stages > 1) worker_.wait_group();
   }
-  if (shape.projected) {
+  if (shape.projected && !again) {
     shape.kernels->linear({args.rows, shape.units, outputs_.first, outputs_.size(), shape.outputs, inner_read,
                            panels.projection, h_to(step), false});
     worker_.wait_group();
@@ -130,7 +132,7 @@ void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Ke
     for (int64_t i = 0; i < own_.active(s); ++i) block_list_[rows++] = x_.origin[i] + x_.shift(s);
   // Each thread's piece of the block's input product lies behind those of the groups and units before it.
   const int64_t width = info.gates * shape.lanes();
-  const int64_t group_rows = divide_up(batch.size(), worker_.groups) * layer_.block_steps();
+  const int64_t group_rows = divide_up(batch.size(), worker_.groups) * layer_.block_steps;
   T* input = direction_.input + worker_.group * group_rows * shape.panels(shape.units) * width +
              units_.first * group_rows * width;
   shape.kernels->input({info.gates,
@@ -184,10 +186,10 @@ void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64
   const Rows<T> state{direction.cn, units, own.sequences()};
   if (direction.cn) copy_rows(own.size(), runner.unit_columns(), runner.c_initial(), state);
   Rows<const T> c_previous{state.base, state.stride, state.index};
-  for (int64_t first = 0; first < steps; first += layer.block_steps()) {
-    const int64_t last = std::min(steps, first + layer.block_steps());
+  for (int64_t first = 0; first < steps; first += layer.block_steps) {
+    const int64_t last = std::min(steps, first + layer.block_steps);
     if (direction.kept.c_start) {
-      T* start = direction.kept.c_start + first / layer.block_steps() * layer.batch->size() * units;
+      T* start = direction.kept.c_start + first / layer.block_steps * layer.batch->size() * units;
       copy_rows(own.active(first), runner.unit_columns(), c_previous, {start, units, own.rows()});
     }
     runner.run(first, last, c_previous, direction.kept);

@@ -27,6 +27,7 @@ struct Direction {
   Kept<T> kept;
   Sequence<T> y;  // its columns of the output
   T* hidden;      // (2, B, O) where y is not kept: the last two steps
+  T* discarded;   // (B, H) where y is there already: h of a step that is computed again
 
   // Work space.
   T* input;       // the input product of a block
@@ -38,17 +39,17 @@ template <class T>
 struct Layer {
   Shape<T> shape;
   const Batch* batch;
-  Plan plan;
   int64_t directions;
-  Sequence<const T> x;
-  Direction<T> direction[2];
-  const T* zeros;      // max(I, H, O) zeros
-  int64_t* row_lists;  // per thread: row_list_size
-  Barrier* barriers;
+  int64_t block_steps;  // steps per block of time
+  Plan plan{};
+  Sequence<const T> x{};
+  Direction<T> direction[2]{};
+  const T* zeros = nullptr;      // as many as the widest row that they stand for
+  int64_t* row_lists = nullptr;  // per thread: row_list_size
+  Barrier* barriers = nullptr;
 
-  int64_t block_steps() const { return plan.block_steps; }
-  int64_t blocks() const { return divide_up(batch->steps(), plan.block_steps); }
-  int64_t block_rows() const { return plan.block_steps * batch->size(); }
+  int64_t blocks() const { return divide_up(batch->steps(), block_steps); }
+  int64_t block_rows() const { return block_steps * batch->size(); }
   int64_t row_list_size() const { return OwnRows::list_size(*batch) + 2 * batch->size() + block_rows(); }
 };
 

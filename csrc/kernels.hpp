@@ -29,6 +29,13 @@ struct StageInfo {
   int first_gate;  // rows of weight_hh, in units of hidden_size
   int gates;
   int first_slot;  // slots [first_slot, first_slot + gates) of the gradient belong to these rows, in order
+  unsigned made;   // the slots, as bits, that the stage's point-wise gradient makes
+};
+
+// A peephole adds its weight times c to a gate.
+struct Peephole {
+  int slot;    // of the gate's gradient
+  bool new_c;  // c of this step, else of the one before
 };
 
 // A cell's sizes, per hidden unit. The gradient of the pre-activations is a matrix of `slots` blocks of hidden_size
@@ -42,6 +49,7 @@ struct CellInfo {
   int stages;        // products a step: the second one multiplies `inner`, which the first one made
   StageInfo stage[2];
   int param_gate;                  // the gate whose bias_hh is params[0] instead of a part of the bias; -1: none
+  Peephole peephole[3];            // of params, where they are peepholes
   int params;                      // vectors of hidden_size: GRU the recurrent bias of n, peephole LSTM i, f, o
   bool cell_state;                 // the state is (h, c)
   bool reads_h_previous, reads_h;  // point-wise, forward and backward; backward only

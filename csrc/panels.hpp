@@ -5,6 +5,7 @@
 
 #include "driver.hpp"
 #include "kernels.hpp"
+#include "ranges.hpp"
 #include "workspace.hpp"
 
 namespace rnnkern {
@@ -15,19 +16,6 @@ const Kernels<T>& kernels_of(const KernelTable& table) {
     return table.f32;
   else
     return table.f64;
-}
-
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Part `index` of `parts` of 0..count, in whole multiples of `grain`.
-struct Range {
-  int64_t first, last;
-  int64_t size() const { return last - first; }
-};
-inline Range share(int64_t count, int64_t parts, int64_t index, int64_t grain = 1) {
-  const int64_t grains = divide_up(count, grain);
-  const int64_t first = grains * index / parts * grain, last = grains * (index + 1) / parts * grain;
-  return {first < count ? first : count, last < count ? last : count};
 }
 
 CellId cell_id(const Spec&);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ranges.hpp"
+
 namespace rnnkern {
 namespace {
 
@@ -11,10 +13,12 @@ constexpr double kCacheBandwidth = 80e9;   // bytes of weights a second from a c
 constexpr double kSharedBandwidth = 50e9;  // and from the one that cores share
 constexpr double kOwnCache = 700e3;        // bytes of weights that stay in a core's own cache
 constexpr double kActivation = 1e-9;       // seconds
+#ifdef RNNKERN_EAGER_TEAMS                 // for tests: small problems are split, too
+constexpr double kBarrier = 0, kTeam = 0;
+#else
 constexpr double kBarrier = 0.4e-6;
 constexpr double kTeam = 4e-6;  // what a team costs at all
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+#endif
 
 double seconds(const Problem& p, const Plan& plan) {
   const double width = static_cast<double>(p.element_size) / 4;  // relative to float32
@@ -37,13 +41,14 @@ double seconds(const Problem& p, const Plan& plan) {
 
 Plan make_plan(const Problem& p, int threads) {
   const int64_t panels = divide_up(p.hidden_size, p.lanes);
-  Plan best{1, 1, 1, 1};
+  Plan best{1, 1, 1};
   double best_seconds = seconds(p, best);
+  if (best_seconds <= kTeam) return best;
   for (int directions = 1; directions <= p.directions; ++directions) {
     const int each = threads / directions;
     for (int rows = 1; rows <= each && rows <= std::max<int64_t>(p.batch, 1); ++rows) {
       const int units = static_cast<int>(std::min<int64_t>(each / rows, panels));
-      const Plan plan{directions, rows, units, 1};
+      const Plan plan{directions, rows, units};
       const double estimate = seconds(p, plan);
       if (estimate < best_seconds) {
         best = plan;
@@ -51,11 +56,13 @@ Plan make_plan(const Problem& p, int threads) {
       }
     }
   }
-  // A block of time is what keeps the input product, or the gradients of the gates, in cache: about 512 KiB.
+  return best;
+}
+
+int64_t block_steps(const Problem& p) {
   const int64_t row_bytes = p.gates * p.hidden_size * p.element_size;
   const int64_t rows = std::clamp<int64_t>((int64_t{512} << 10) / row_bytes, 48, 1024);
-  best.block_steps = std::clamp<int64_t>(rows / std::max<int64_t>(p.batch, 1), 1, std::max<int64_t>(p.steps, 1));
-  return best;
+  return std::clamp<int64_t>(rows / std::max<int64_t>(p.batch, 1), 1, std::max<int64_t>(p.steps, 1));
 }
 
 }  // namespace rnnkern

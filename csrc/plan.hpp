@@ -18,13 +18,15 @@ struct Problem {
 
 // threads used = directions * rows * units.
 struct Plan {
-  int directions;       // directions processed at the same time: 1 or 2
-  int rows;             // groups of sequences
-  int units;            // groups of hidden units; more than 1 costs a barrier a step
-  int64_t block_steps;  // steps per block of the input product and of BPTT; does not depend on threads
+  int directions;  // directions processed at the same time: 1 or 2
+  int rows;        // groups of sequences
+  int units;       // groups of hidden units; more than 1 costs a barrier a step
   int threads() const { return directions * rows * units; }
 };
 
 Plan make_plan(const Problem&, int threads);
+
+// Steps per block of the input product and of back-propagation: what keeps the block's part of either in cache.
+int64_t block_steps(const Problem&);
 
 }  // namespace rnnkern

@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -18,11 +19,11 @@
 namespace rnnkern {
 namespace {
 
-// Denormals as zeros, in and out, for as long as this lives.
+// The loop's floating-point mode, the same on every thread: to nearest, denormals as zeros in and out.
 class FlushDenormals {
 #if defined(__x86_64__)
  public:
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }  // FTZ, DAZ
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(0x9FC0); }  // FTZ, DAZ, nothing trapped
   ~FlushDenormals() { _mm_setcsr(saved_); }
 
  private:
@@ -31,7 +32,7 @@ class FlushDenormals {
  public:
   FlushDenormals() {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(saved_ | (uint64_t{1} << 24)));  // FZ
+    asm volatile("msr fpcr, %0" : : "r"(uint64_t{1} << 24));  // FZ
   }
   ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
 
@@ -57,15 +58,21 @@ void pause_briefly() {
 #if defined(__linux__)
 int processor() { return sched_getcpu(); }
 
+// Not where the user binds threads (OMP_PROC_BIND).
 template <class IsFree>
 void move(IsFree is_free) {
+#ifdef _OPENMP
+  if (omp_get_proc_bind() != omp_proc_bind_false) return;
+#endif
   cpu_set_t allowed, wanted;
   if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
   CPU_ZERO(&wanted);
   for (int i = 0; i < CPU_SETSIZE; ++i)
     if (CPU_ISSET(i, &allowed) && is_free(i)) CPU_SET(i, &wanted);
-  if (CPU_COUNT(&wanted) > 0 && sched_setaffinity(0, sizeof(wanted), &wanted) == 0)
-    sched_setaffinity(0, sizeof(allowed), &allowed);
+  if (CPU_COUNT(&wanted) == 0 || sched_setaffinity(0, sizeof(wanted), &wanted) != 0) return;
+  if (sched_setaffinity(0, sizeof(allowed), &allowed) == 0) return;
+  for (int i = 0; i < CPU_SETSIZE; ++i) CPU_SET(i, &allowed);  // they have changed meanwhile: whatever there is
+  sched_setaffinity(0, sizeof(allowed), &allowed);
 }
 #else
 int processor() { return -1; }
@@ -167,10 +174,10 @@ void Barrier::wait(int size, bool gathering) {
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
     arrived_.store(0, std::memory_order_relaxed);
-    waker_.store(processor(), std::memory_order_relaxed);
     phase_.store(phase + 1);
     if (sleepers_.load() == 0) return;
     const std::lock_guard<std::mutex> lock(mutex_);
+    waker_ = processor();
     wake_.notify_all();
     return;
   }
@@ -185,13 +192,15 @@ void Barrier::wait(int size, bool gathering) {
     std::this_thread::yield();
   }
   // The last one either sees this sleeper after it has changed the phase, or this one sees the new phase.
+  int waker;
   {
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
     wake_.wait(lock, [&] { return phase_.load() != phase; });
     sleepers_.fetch_sub(1);
+    waker = waker_;
   }
-  leave(waker_.load(std::memory_order_relaxed));
+  leave(waker);
 }
 
 int process_threads() {
@@ -222,12 +231,14 @@ void run_team(int wanted, void (*prepare)(void*, int), void (*body)(void*, int, 
   wanted = call.share(wanted);
 #ifdef _OPENMP
   if (wanted > 1) {
-    // The runtime's threads did not survive the fork, and it does not know: a new thread has it start new ones.
-    if (forked.load())
+    if (!forked.load()) return run_parallel(wanted, team);
+    // The runtime's threads did not survive the fork, and it does not know: a new thread has it start new ones, a team
+    // a call.
+    try {
       std::thread([&] { run_parallel(wanted, team); }).join();
-    else
-      run_parallel(wanted, team);
-    return;
+      return;
+    } catch (const std::system_error&) {  // no thread to be had
+    }
   }
 #endif
   run_alone(team);

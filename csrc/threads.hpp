@@ -24,7 +24,7 @@ class Barrier {
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
   std::atomic<int> sleepers_{0};
-  std::atomic<int> waker_{-1};  // the processor of the last one
+  int waker_ = -1;  // the processor of the last one, if it woke sleepers
   std::mutex mutex_;
   std::condition_variable wake_;
 };

@@ -5,8 +5,6 @@
 
 namespace rnnkern {
 
-enum class Dtype : int { float32, float64 };
-
 // ONNX's eleven activations, and the identity.
 enum class ActivationKind : int {
   affine,

@@ -94,29 +94,37 @@ def check_clip(value: object) -> Optional[float]:
 
 
 def check_coupled(value: object) -> Optional[Literal["i", "f"]]:
-    if value is False or value is None:
-        return None
-    if value is True or value == "i":
+    expected = 'coupled: expected False, True, "i" or "f"'
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return "i" if value else None
+    if not isinstance(value, str):
+        raise TypeError(f"{expected}, got {describe(value)}")
+    if value == "i":
         return "i"
     if value == "f":
         return "f"
-    raise ValueError(f'coupled: expected False, True, "i" or "f", got {describe(value)}')
+    raise ValueError(f"{expected}, got {value!r}")
 
 
 def check_dtype(value: Any) -> np.dtype[Any]:
+    expected = "dtype: expected float32 or float64"
+    if value is None:  # NumPy's name of float64
+        raise TypeError(f"{expected}, got None")
     try:
         dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
-        raise TypeError(f"dtype: expected float32 or float64, got {describe(value)}") from None
+        raise TypeError(f"{expected}, got {describe(value)}") from None
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+        raise TypeError(f"{expected}, got {dtype}")
     return dtype
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        expected = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name}: expected one of {expected}, got {describe(value)}")
+    expected = f"{name}: expected one of {', '.join(map(repr, choices))}"
+    if not isinstance(value, str):
+        raise TypeError(f"{expected}, got {describe(value)}")
+    if value not in choices:
+        raise ValueError(f"{expected}, got {value!r}")
     return value
 
 

@@ -68,7 +68,10 @@ def check_weights(given: Mapping[str, npt.ArrayLike], shapes: Mapping[str, tuple
 
 def check_weight(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     """`value` as an array of real numbers of this shape."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name}: expected shape {shape}: {error}") from None
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected real numbers of shape {shape}, got {array.dtype}")
     if array.shape != shape:

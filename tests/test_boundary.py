@@ -253,7 +253,7 @@ WRONG_BACKWARD = {  # layer, its tape, a right dy
     "unknown wrt": (lambda layer, tape, dy: layer.backward(tape, dy, wrt=("x", "y")), ValueError, "wrt: expected"),
     "wrt a text": (lambda layer, tape, dy: layer.backward(tape, dy, wrt="x"), TypeError, "wrt: expected"),
     "wrt None": (lambda layer, tape, dy: layer.backward(tape, dy, wrt=None), TypeError, "wrt: expected"),
-    "wrt a number": (lambda layer, tape, dy: layer.backward(tape, dy, wrt=(1,)), ValueError, "wrt: expected"),
+    "wrt a number": (lambda layer, tape, dy: layer.backward(tape, dy, wrt=(1,)), TypeError, "wrt: expected"),
 }
 
 
@@ -396,6 +396,9 @@ WRONG_OPTIONS = [
     ("LSTM", {"proj_size": H}, ValueError),
     ("LSTM", {"proj_size": 1.0}, TypeError),
     ("LSTM", {"coupled": "o"}, ValueError),
+    ("LSTM", {"coupled": "I"}, ValueError),
+    ("LSTM", {"coupled": 1}, TypeError),
+    ("LSTM", {"coupled": np.zeros(2)}, TypeError),
     ("LSTM", {"clip": 0}, ValueError),
     ("LSTM", {"clip": -1.0}, ValueError),
     ("LSTM", {"clip": float("nan")}, ValueError),
@@ -404,7 +407,11 @@ WRONG_OPTIONS = [
     ("LSTM", {"dtype": "int32"}, TypeError),
     ("LSTM", {"dtype": ">f4"}, TypeError),
     ("LSTM", {"dtype": "nonsense"}, TypeError),
+    ("LSTM", {"dtype": None}, TypeError),
+    ("LSTM", {"dtype": 32}, TypeError),
     ("LSTM", {"backend": "torch"}, ValueError),
+    ("LSTM", {"backend": None}, TypeError),
+    ("RNN", {"nonlinearity": np.tanh}, TypeError),
     ("RNN", {"nonlinearity": "sigmoid"}, ValueError),
     ("LSTM", {"activations": ("Sigmoid", "Tanh")}, ValueError),
     ("LSTM", {"activations": ()}, ValueError),
@@ -418,6 +425,7 @@ WRONG_OPTIONS = [
     ("GRU", {"activations": ("Sigmoid", "Tanh") * 2}, ValueError),
     ("LSTM", {"seed": "a"}, TypeError),
     ("LSTM", {"seed": -1}, ValueError),
+    ("LSTM", {"seed": 1.5}, TypeError),
     ("LSTM", {"_isa": "sse9"}, ValueError),
 ]
 

@@ -393,6 +393,8 @@ def test_load_state_dict_tells_everything_and_changes_nothing():
         layer.load_state_dict(wrong)
     for part in ("bias_hh_l0", "weight_hh_l0", "(24, 6)", "(3, 4)", "extra"):
         assert part in str(caught.value)
+    with pytest.raises(ValueError, match="bias_hh_l0: expected shape"):
+        layer.load_state_dict({**before, "bias_hh_l0": [[1], [1, 2]]})
     wrong = {**before, "bias_hh_l0": np.zeros(24, complex), "weight_ih_l0": before["weight_ih_l0"] + 1}
     with pytest.raises(TypeError, match="bias_hh_l0"):
         layer.load_state_dict(wrong)

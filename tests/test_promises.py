@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import math
+import platform
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -469,3 +473,24 @@ def test_nothing_warns(backend, recwarn):
         _, _, tape = layer.forward(x)
         layer.backward(tape, np.ones((5, 2, 4), np.float32))
     assert not recwarn.list
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the value of FE_UPWARD is this platform's own")
+def test_the_callers_rounding_mode_changes_no_bit():
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    upward = {"x86_64": 0x800, "aarch64": 0x400000}[platform.machine()]
+    layer = rnnkern.GRU(64, 256, seed=0)
+    x = np.random.default_rng(0).standard_normal((20, 1, 64), dtype=np.float32)
+    expected, _ = layer(x)
+    before = libm.fegetround()
+    assert libm.fesetround(upward) == 0
+    try:
+        results = []
+        for threads in (1, 2):
+            with rnnkern.num_threads(threads):
+                results.append(layer(x)[0])
+        assert libm.fegetround() == upward
+    finally:
+        libm.fesetround(before)
+    for actual in results:
+        assert_same_bits(actual, expected)

@@ -15,7 +15,21 @@ RNNKERN_INLINE Vector<T> blend(Vector<T> z, Vector<T> h, Vector<T> n) {
 template <class T, class F>
 struct GruResetAfter {
   // Slots: n by its input part, r, z, n by its recurrent part.
-  static constexpr CellInfo info = {"gru_reset_after", 3, 4, 4, {2, 0, 1}, 1, {{0, 3, 1}}, 2, 1, false, true, false};
+  static constexpr CellInfo info = [] {
+    CellInfo info{};
+    info.family = "gru_reset_after";
+    info.gates = 3;
+    info.saved = info.slots = 4;
+    info.slot_gate[0] = 2;
+    info.slot_gate[1] = 0;
+    info.slot_gate[2] = 1;
+    info.stages = 1;
+    info.stage[0] = {0, 3, 1, 0b1111};
+    info.param_gate = 2;
+    info.params = 1;
+    info.reads_h_previous = true;
+    return info;
+  }();
 
   template <int stage>
   RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {
@@ -44,8 +58,20 @@ struct GruResetAfter {
 template <class T, class F>
 struct GruResetBefore {
   // Slots: n, r, z.
-  static constexpr CellInfo info = {"gru_reset_before",     3,  3, 3,     {2, 0, 1}, 2,
-                                    {{0, 2, 1}, {2, 1, 0}}, -1, 0, false, true,      false};
+  static constexpr CellInfo info = [] {
+    CellInfo info{};
+    info.family = "gru_reset_before";
+    info.gates = info.saved = info.slots = 3;
+    info.slot_gate[0] = 2;
+    info.slot_gate[1] = 0;
+    info.slot_gate[2] = 1;
+    info.stages = 2;
+    info.stage[0] = {0, 2, 1, 0b010};
+    info.stage[1] = {2, 1, 0, 0b101};
+    info.param_gate = -1;
+    info.reads_h_previous = true;
+    return info;
+  }();
 
   template <int stage>
   RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {

@@ -9,8 +9,21 @@ namespace {
 
 template <class T, class F>
 struct Lstm {
-  static constexpr CellInfo info = {"lstm", 4,     4,    4, {0, 1, 2, 3}, 1, {{0, 4, 0}}, -1, F::may_peep ? 3 : 0,
-                                    true,   false, false};
+  static constexpr CellInfo info = [] {
+    CellInfo info{};
+    info.family = "lstm";
+    info.gates = info.saved = info.slots = 4;
+    for (int gate = 0; gate < 4; ++gate) info.slot_gate[gate] = gate;
+    info.stages = 1;
+    info.stage[0] = {0, 4, 0, 0b1111};
+    info.param_gate = -1;
+    info.params = F::may_peep ? 3 : 0;
+    info.peephole[0] = {0, false};
+    info.peephole[1] = {1, false};
+    info.peephole[2] = {3, true};
+    info.cell_state = true;
+    return info;
+  }();
 
   template <int stage>
   RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {

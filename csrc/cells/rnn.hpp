@@ -8,8 +8,17 @@ namespace {
 
 template <class T, class F>
 struct Rnn {
-  static constexpr CellInfo info = {"rnn", 1,     F::general ? 1 : 0, 1, {0}, 1, {{0, 1, 0}}, -1, 0,
-                                    false, false, !F::general};
+  static constexpr CellInfo info = [] {
+    CellInfo info{};
+    info.family = "rnn";
+    info.gates = info.slots = 1;
+    info.saved = F::general ? 1 : 0;
+    info.stages = 1;
+    info.stage[0] = {0, 1, 0, 0b1};
+    info.param_gate = -1;
+    info.reads_h = !F::general;
+    return info;
+  }();
 
   template <int stage>
   RNNKERN_INLINE static void forward(const F& f, Units<T>& u) {

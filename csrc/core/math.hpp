@@ -86,7 +86,7 @@ RNNKERN_INLINE Reduced<T> reduce(Vector<T> x) {
 // 2^n for n in the range of normal exponents.
 template <class T>
 RNNKERN_INLINE Vector<T> power_of_two(IntegerVector<T> n) {
-  return (Vector<T>)((n + Exp<T>::bias) << Exp<T>::mantissa_bits);
+  return (Vector<T>)((typename Native<T>::bits)(n + Exp<T>::bias) << Exp<T>::mantissa_bits);
 }
 template <class T>
 RNNKERN_INLINE IntegerVector<T> exponent(Vector<T> shifted) {

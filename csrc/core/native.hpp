@@ -17,12 +17,14 @@ struct Native<float> {
   typedef float vector __attribute__((vector_size(kVectorBytes)));
   typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(float)), may_alias));
   typedef int32_t integer __attribute__((vector_size(kVectorBytes)));
+  typedef uint32_t bits __attribute__((vector_size(kVectorBytes)));
 };
 template <>
 struct Native<double> {
   typedef double vector __attribute__((vector_size(kVectorBytes)));
   typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(double)), may_alias));
   typedef int64_t integer __attribute__((vector_size(kVectorBytes)));
+  typedef uint64_t bits __attribute__((vector_size(kVectorBytes)));
 };
 
 template <class T>

@@ -91,17 +91,14 @@ void step_backward(const StepBackward<typename Entry::Element>& step) {
       }
       u.dh = load(dh + unit, count);
       if (dy) u.dh += load(dy + unit, count);
-      if (!last) {
-        u.dinner = load(row_of(step.dinner, row) + unit, count);
-#pragma GCC unroll 4
-        for (int i = 0; i < info.slots; ++i) u.dgate[i] = load(dgates + i * step.units + unit, count);
-      }
+      if (!last) u.dinner = load(row_of(step.dinner, row) + unit, count);
       Cell::template backward<stage>(f, u);
       store(dh + unit, u.dh, count);
       if (info.cell_state) store(row_of(step.dc, row) + unit, u.dc, count);
       if (stage == 0 && step.inner.base) store(row_of(step.inner, row) + unit, u.inner, count);
 #pragma GCC unroll 4
-      for (int i = 0; i < info.slots; ++i) store(dgates + i * step.units + unit, u.dgate[i], count);
+      for (int i = 0; i < info.slots; ++i)
+        if (info.stage[stage].made >> i & 1) store(dgates + i * step.units + unit, u.dgate[i], count);
     }
   }
 }

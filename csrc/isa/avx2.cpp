@@ -30,4 +30,4 @@ inline void store_first(double* to, __m256d value, int count) { _mm256_maskstore
 #define RNNKERN_IN_REGISTER(vector) asm("" : "+x"(vector))
 #include "../core/table.hpp"
 
-extern const rnnkern::KernelTable rnnkern::kernels_avx2 = rnnkern::make_table();
+constexpr rnnkern::KernelTable rnnkern::kernels_avx2 = rnnkern::make_table();

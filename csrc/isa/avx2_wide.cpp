@@ -34,4 +34,4 @@ inline Double8 multiply_add(Double8 a, Double8 b, Double8 c) { return by_halves<
 #include "../core/partial.hpp"
 #include "../core/table.hpp"
 
-extern const rnnkern::KernelTable rnnkern::kernels_avx2_wide = rnnkern::make_table();
+constexpr rnnkern::KernelTable rnnkern::kernels_avx2_wide = rnnkern::make_table();

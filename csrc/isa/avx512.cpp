@@ -25,4 +25,4 @@ inline void store_first(double* to, __m512d value, int count) { _mm512_mask_stor
 #define RNNKERN_IN_REGISTER(vector) asm("" : "+v"(vector))
 #include "../core/table.hpp"
 
-extern const rnnkern::KernelTable rnnkern::kernels_avx512 = rnnkern::make_table();
+constexpr rnnkern::KernelTable rnnkern::kernels_avx512 = rnnkern::make_table();

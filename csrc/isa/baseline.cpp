@@ -19,4 +19,4 @@ inline V multiply_add(V a, V b, V c) {
 #include "../core/partial.hpp"
 #include "../core/table.hpp"
 
-extern const rnnkern::KernelTable rnnkern::kernels_baseline = rnnkern::make_table();
+constexpr rnnkern::KernelTable rnnkern::kernels_baseline = rnnkern::make_table();

@@ -19,4 +19,4 @@ inline float64x2_t multiply_add(float64x2_t a, float64x2_t b, float64x2_t c) { r
 #include "../core/partial.hpp"
 #include "../core/table.hpp"
 
-extern const rnnkern::KernelTable rnnkern::kernels_neon = rnnkern::make_table();
+constexpr rnnkern::KernelTable rnnkern::kernels_neon = rnnkern::make_table();
