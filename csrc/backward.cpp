@@ -453,7 +453,7 @@ class BackwardNetwork {
   }
 
   void run(const Problem& problem, int threads) {
-    const Plan wanted = make_plan(problem, threads);
+    const Plan wanted = make_plan(problem, worth_waking(threads, seconds_alone(problem)));
     const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
     const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
     std::fill_n(zeros_, zero_count(), T(0));

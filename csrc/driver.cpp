@@ -75,7 +75,7 @@ class ForwardNetwork {
   }
 
   void run(int threads) {
-    const Plan wanted = make_plan(problem_, threads);
+    const Plan wanted = make_plan(problem_, worth_waking(threads, seconds_alone(problem_)));
     const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
     const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
     std::fill_n(zeros_, zero_count(), T(0));

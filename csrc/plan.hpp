@@ -29,4 +29,7 @@ Plan make_plan(const Problem&, int threads);
 // Steps per block of the input product and of back-propagation: what keeps the block's part of either in cache.
 int64_t block_steps(const Problem&);
 
+// Roughly what one thread takes.
+double seconds_alone(const Problem&);
+
 }  // namespace rnnkern

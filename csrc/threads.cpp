@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <chrono>
 #include <system_error>
 #include <thread>
 
@@ -157,10 +158,21 @@ void run_parallel(int wanted, const Team& team) {
 }
 #endif
 
+// In nanoseconds: when the last call ended, and since when there has been no pause between calls.
+std::atomic<int64_t> last_end{0}, busy_since{0};
+
+int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 class Call {
  public:
   Call() : in_flight_(calls.fetch_add(1) + 1) {}
-  ~Call() { calls.fetch_sub(1); }
+  ~Call() {
+    calls.fetch_sub(1);
+    last_end.store(now(), std::memory_order_relaxed);
+  }
   int share(int wanted) const { return std::max(1, wanted / in_flight_); }
 
  private:
@@ -223,6 +235,15 @@ const char* openmp_runtime() {
 #else
   return "libgomp";
 #endif
+}
+
+int worth_waking(int wanted, double seconds) {
+  constexpr double short_call = 0.7e-3;
+  constexpr int64_t pause = 1'000'000, a_while = 5'000'000;
+  if (wanted == 1 || seconds > short_call) return wanted;
+  const int64_t start = now();
+  if (start - last_end.load(std::memory_order_relaxed) > pause) busy_since.store(start, std::memory_order_relaxed);
+  return start - busy_since.load(std::memory_order_relaxed) < a_while ? 1 : wanted;
 }
 
 void run_team(int wanted, void (*prepare)(void*, int), void (*body)(void*, int, int), void* context) {

@@ -12,6 +12,11 @@ int process_threads();  // set_num_threads' value; OMP_NUM_THREADS or the cores 
 void set_process_threads(int n);
 const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 
+// How many threads a call should ask for that takes `seconds` on one. After a while without calls the runtime's threads
+// sleep, and to wake them takes longer than a short call is worth: it gets them when calls have kept coming for a
+// while.
+int worth_waking(int wanted, double seconds);
+
 // A reusable barrier of `size` threads, the same at every wait. One thread doesn't wait; others spin briefly, then
 // sleep. To sleep, rather than to yield, keeps a team together on a busy machine: a thread that is woken comes back at
 // once, one that has yielded after a time slice. Only while a team gathers do they yield before they sleep, because one
