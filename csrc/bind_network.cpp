@@ -143,13 +143,24 @@ class NetworkBase {
   virtual const char* isa() const = 0;
 };
 
+// Where an array's elements are: NumPy can move them under a reference (ndarray.resize with refcheck=False).
+struct Place {
+  const void* data;
+  py::ssize_t bytes;
+  explicit Place(const py::array& array) : data(array.data()), bytes(array.nbytes()) {}
+  bool operator==(const Place& other) const { return data == other.data && bytes == other.bytes; }
+  bool operator!=(const Place& other) const { return !(*this == other); }
+};
+
 template <class T>
 struct BoundTape : TapeBase {
   BoundCall<T> bound;
   std::shared_ptr<const Tape<T>> tape;
   uint64_t network;  // the id of the one that made it
   Fingerprint inputs, weights;
+  std::vector<Place> places;  // of x and y
 
+  std::vector<Place> current_places() const { return {Place(bound.x.holder), Place(bound.y)}; }
   std::size_t bytes() const override {
     std::size_t bytes = tape_bytes(*tape);
     for (const auto& array : bound.masks) bytes += array.nbytes();
@@ -220,6 +231,7 @@ class Network : public NetworkBase {
     }
     tape->network = id_;
     tape->inputs = input_fingerprint(bound);
+    tape->places = tape->current_places();
     tape->weights = weight_fingerprint();
     const py::tuple results = bound.results(spec_.has_cell_state());
     return py::make_tuple(results[0], results[1], std::static_pointer_cast<TapeBase>(tape));
@@ -239,7 +251,7 @@ class Network : public NetworkBase {
     const auto dstates = checked_state<T>("dstate", dstate, spec_, bound.x.batch, bound.x.unbatched);
     if (dy.is_none() && dstates.empty())
       throw py::value_error("dy, dstate: expected at least one of them, got None for both");
-    if (!(tape->inputs == input_fingerprint(bound)))
+    if (tape->places != tape->current_places() || !(tape->inputs == input_fingerprint(bound)))
       throw std::runtime_error("tape: x or y has changed since forward; backward needs them as they were");
     if (!(tape->weights == weight_fingerprint()))
       throw std::runtime_error("tape: the weights have changed since forward; backward needs them as they were");

@@ -717,6 +717,17 @@ def test_a_tape_needs_the_values_of_x_and_y_not_their_looks(name, return_sequenc
         assert_same_bits(gradient, expected.weights[weight])
 
 
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_a_tape_sees_that_memory_was_given_back(name):
+    layer = lstm()
+    x = np.random.default_rng(0).standard_normal((T, 50, I)).astype(np.float32)
+    y, _, tape = layer.forward(x)
+    dy = y.copy()
+    {"x": x, "y": y}[name].resize((1,), refcheck=False)
+    with pytest.raises(RuntimeError, match="x or y has changed since forward"):
+        layer.backward(tape, dy)
+
+
 # Instruction sets
 
 
