@@ -53,9 +53,8 @@ void pause_briefly() {
 #endif
 }
 
-// Who is woken often finds itself on the processor of the one that woke it, and stays there for milliseconds while
-// another one is idle. These move the calling thread to a processor that is free, and leave what it may run on as it
-// was.
+// A thread that the runtime wakes often finds itself on the processor of the one that woke it, and stays there for
+// milliseconds while another one is idle. This moves it to a free one, and leaves what it may run on as it was.
 #if defined(__linux__)
 int processor() { return sched_getcpu(); }
 
@@ -81,10 +80,6 @@ int processor() { return -1; }
 template <class IsFree>
 void move(IsFree) {}
 #endif
-
-void leave(int taken) {
-  if (taken >= 0 && processor() == taken) move([&](int i) { return i != taken; });
-}
 
 // The processors of a team: each thread takes its own.
 class Placement {
@@ -151,7 +146,7 @@ void run_parallel(int wanted, const Team& team) {
     placement.claim();
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
     if (thread == 0) team.prepare(team.context, size);
-    ready.wait(size, true);
+    ready.wait(size);
     team.body(team.context, thread, size);
     done.wait(size);
   }
@@ -181,38 +176,21 @@ class Call {
 
 }  // namespace
 
-void Barrier::wait(int size, bool gathering) {
+void Barrier::wait(int size) {
   if (size == 1) return;
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
     arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1);
-    if (sleepers_.load() == 0) return;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    waker_ = processor();
-    wake_.notify_all();
+    phase_.store(phase + 1, std::memory_order_release);
     return;
   }
-  constexpr int spins = 1500, yields = 20;  // tens of microseconds
-  const auto passed = [&] { return phase_.load(std::memory_order_acquire) != phase; };
-  for (int i = 0; i < spins; ++i) {
-    if (passed()) return;
-    pause_briefly();
+  constexpr int spins = 1500;  // tens of microseconds
+  for (int i = 0; phase_.load(std::memory_order_acquire) == phase; ++i) {
+    if (i < spins)
+      pause_briefly();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
   }
-  for (int i = 0; gathering && i < yields; ++i) {
-    if (passed()) return;
-    std::this_thread::yield();
-  }
-  // The last one either sees this sleeper after it has changed the phase, or this one sees the new phase.
-  int waker;
-  {
-    std::unique_lock<std::mutex> lock(mutex_);
-    sleepers_.fetch_add(1);
-    wake_.wait(lock, [&] { return phase_.load() != phase; });
-    sleepers_.fetch_sub(1);
-    waker = waker_;
-  }
-  leave(waker);
 }
 
 int process_threads() {

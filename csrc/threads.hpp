@@ -2,9 +2,7 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 
 namespace rnnkern {
 
@@ -17,21 +15,16 @@ const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 // while.
 int worth_waking(int wanted, double seconds);
 
-// A reusable barrier of `size` threads, the same at every wait. One thread doesn't wait; others spin briefly, then
-// sleep. To sleep, rather than to yield, keeps a team together on a busy machine: a thread that is woken comes back at
-// once, one that has yielded after a time slice. Only while a team gathers do they yield before they sleep, because one
-// that is still to come may be waiting for this very processor.
+// A reusable barrier of `size` threads, the same at every wait. One thread doesn't wait; others spin briefly, then look
+// again after short sleeps. To yield would give a whole time slice away on a busy machine; to be woken by the last one
+// would move a thread to that one's processor. A thread that sleeps by the clock stays where it is and is back at once.
 class Barrier {
  public:
-  void wait(int size, bool gathering = false);
+  void wait(int size);
 
  private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
-  std::atomic<int> sleepers_{0};
-  int waker_ = -1;  // the processor of the last one, if it woke sleepers
-  std::mutex mutex_;
-  std::condition_variable wake_;
 };
 
 // Runs body(context, thread, team) on a team of at most `wanted` threads, fewer when other calls are at work; denormals
