@@ -20,6 +20,8 @@
 namespace rnnkern {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // The loop's floating-point mode, the same on every thread: to nearest, denormals as zeros in and out.
 class FlushDenormals {
 #if defined(__x86_64__)
@@ -146,7 +148,7 @@ void run_parallel(int wanted, const Team& team) {
     placement.claim();
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
     if (thread == 0) team.prepare(team.context, size);
-    ready.wait(size);
+    ready.wait(size, std::chrono::microseconds(30));  // one that is late may wait for this very processor
     team.body(team.context, thread, size);
     done.wait(size);
   }
@@ -156,10 +158,7 @@ void run_parallel(int wanted, const Team& team) {
 // In nanoseconds: when the last call ended, and since when there has been no pause between calls.
 std::atomic<int64_t> last_end{0}, busy_since{0};
 
-int64_t now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
+int64_t now() { return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count(); }
 
 class Call {
  public:
@@ -176,7 +175,7 @@ class Call {
 
 }  // namespace
 
-void Barrier::wait(int size) {
+void Barrier::wait(int size, std::chrono::microseconds patience) {
   if (size == 1) return;
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
@@ -184,13 +183,16 @@ void Barrier::wait(int size) {
     phase_.store(phase + 1, std::memory_order_release);
     return;
   }
-  constexpr int spins = 1500;  // tens of microseconds
-  for (int i = 0; phase_.load(std::memory_order_acquire) == phase; ++i) {
-    if (i < spins)
+  const auto passed = [&] { return phase_.load(std::memory_order_acquire) != phase; };
+  const auto spin = [&] {
+    for (int i = 0; i < 64; ++i) {
+      if (passed()) return;
       pause_briefly();
-    else
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
+    }
+  };
+  spin();
+  for (const auto start = Clock::now(); !passed() && Clock::now() - start < patience;) spin();
+  while (!passed()) std::this_thread::sleep_for(std::chrono::microseconds(20));
 }
 
 int process_threads() {
@@ -216,8 +218,8 @@ const char* openmp_runtime() {
 }
 
 int worth_waking(int wanted, double seconds) {
-  constexpr double short_call = 0.7e-3;
-  constexpr int64_t pause = 1'000'000, a_while = 5'000'000;
+  constexpr double short_call = 0.2e-3;
+  constexpr int64_t pause = 1'000'000, a_while = 500'000;
   if (wanted == 1 || seconds > short_call) return wanted;
   const int64_t start = now();
   if (start - last_end.load(std::memory_order_relaxed) > pause) busy_since.store(start, std::memory_order_relaxed);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 namespace rnnkern {
@@ -15,12 +16,13 @@ const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 // while.
 int worth_waking(int wanted, double seconds);
 
-// A reusable barrier of `size` threads, the same at every wait. One thread doesn't wait; others spin briefly, then look
-// again after short sleeps. To yield would give a whole time slice away on a busy machine; to be woken by the last one
-// would move a thread to that one's processor. A thread that sleeps by the clock stays where it is and is back at once.
+// A reusable barrier of `size` threads, the same at every wait. One thread doesn't wait; others spin, then look again
+// after short sleeps. To yield would give a whole time slice away on a busy machine; to be woken by the last one would
+// move a thread to that one's processor. A thread that sleeps by the clock stays where it is and is back at once. The
+// patience to spin is longer than such a sleep, so that one late thread doesn't send the others to sleep in turn.
 class Barrier {
  public:
-  void wait(int size);
+  void wait(int size, std::chrono::microseconds patience = std::chrono::microseconds(200));
 
  private:
   alignas(64) std::atomic<int> arrived_{0};

@@ -12,8 +12,11 @@ from typing import Any
 
 Call = Callable[[], Any]
 
+PAUSE = 0.03
+"""Sleep (s) before a turn: other thread pools stop spinning, of which OpenBLAS takes longest."""
+
 SETTLE = 0.003
-"""Untimed calls (s) at the start of a turn: other thread pools stop spinning, caches and own threads get warm."""
+"""Untimed calls (s) at the start of a turn: caches and own threads get warm."""
 SLICE = 0.006
 """Timed calls (s) in a turn."""
 LONG = 0.03
@@ -49,6 +52,7 @@ def no_collection() -> Iterator[None]:
 
 def turn(call: Call, expected: float) -> list[float]:
     """Seconds of each timed call of one turn, of calls that take about `expected` seconds."""
+    time.sleep(PAUSE)
     end = time.perf_counter() + SETTLE
     while expected < LONG:
         call()
@@ -79,7 +83,7 @@ def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, in
     with no_collection():
         estimates = {name: estimate(call) for name, call in calls.items()}
         costs = {
-            name: expected if expected >= LONG else max(SETTLE, expected) + max(SLICE, expected)
+            name: PAUSE + (expected if expected >= LONG else max(SETTLE, expected) + max(SLICE, expected))
             for name, expected in estimates.items()
         }
         least, most = ROUNDS if seconds > 0 else (1, 1)
