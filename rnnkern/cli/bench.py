@@ -101,9 +101,9 @@ def check_sizes(options: argparse.Namespace, cases: Sequence[Case]) -> None:
 
 @contextmanager
 def equal_threads(wanted: int | None) -> Iterator[int]:
-    """Set and yield the number of threads of rnnkern and of NumPy's BLAS."""
+    """Set and yield the number of threads of rnnkern; NumPy's BLAS gets one, its others would spin into all turns."""
     threads = wanted or rnnkern.get_num_threads()
-    with threadpool_limits(threads, "blas"), rnnkern.num_threads(threads):
+    with threadpool_limits(1, "blas"), rnnkern.num_threads(threads):
         yield threads
 
 
