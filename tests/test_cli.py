@@ -275,6 +275,7 @@ def test_contenders_agree(kind, train, cell, monkeypatch):
 
 
 def test_turns_interleave(monkeypatch):
+    monkeypatch.setattr(measure, "PAUSE", 0)
     monkeypatch.setattr(measure, "SETTLE", 0)
     monkeypatch.setattr(measure, "SLICE", 0)
     order = []
