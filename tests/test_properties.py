@@ -19,6 +19,7 @@ from harness import (
     Inputs,
     assert_all_close,
     assert_all_same_bits,
+    excesses,
     forward,
     forward_backward,
     make_inputs,
@@ -70,25 +71,30 @@ def cases(draw):
     return case
 
 
-def twin(layer, case):
-    """The reference in float64 with the values of this layer."""
-    other = case.layer(np.float64, backend="reference")
-    other.load_state_dict(layer.state_dict())
-    return other
+def expected_of(compute, case, layer, inputs):
+    """What the reference computes in float64 with the values of this layer.
 
-
-def well_conditioned(expected):
-    """Unbounded gates multiply each other at each step: what has grown far has lost the digits of float32."""
-    return all(np.abs(array).max(initial=0) < 1000 for array in expected.values())
+    Only where the problem is well-conditioned: unbounded gates multiply each other at each step, and what has grown
+    far, or is the difference of what has, has lost its digits. There the reference in float32 is off as well.
+    """
+    results = {}
+    for dtype in (np.float32, np.float64):
+        twin = case.layer(dtype, backend="reference")
+        twin.load_state_dict({name: array.astype(dtype) for name, array in layer.state_dict().items()})
+        with np.errstate(all="ignore"):
+            results[dtype] = compute(twin, inputs.cast(dtype), case.return_sequence)
+    expected = results[np.float64]
+    assume(all(worst <= 1 / 4 for worst in excesses(results[np.float32], expected, case).values()))
+    return expected
 
 
 @quick
 @given(case=cases(), isa=st.sampled_from(ISAS), recompute=st.booleans())
 def test_the_reference_in_float64(case, isa, recompute):
-    """Everything that is computed; in float64 a kink is met too rarely to matter."""
+    """Everything that is computed."""
     layer = case.layer(np.float64, _isa=isa)
     inputs = make_inputs(case, layer)
-    expected = forward_backward(twin(layer, case), inputs, case.return_sequence)
+    expected = expected_of(forward_backward, case, layer, inputs)
     assert_all_close(forward_backward(layer, inputs, case.return_sequence, recompute), expected, case)
 
 
@@ -97,8 +103,7 @@ def test_the_reference_in_float64(case, isa, recompute):
 def test_the_reference_in_float32(case, isa):
     layer = case.layer(np.float32, _isa=isa)
     inputs = make_inputs(case, layer)
-    expected = forward(twin(layer, case), inputs.cast(np.float64), case.return_sequence)
-    assume(well_conditioned(expected))
+    expected = expected_of(forward, case, layer, inputs)
     assert_all_close(forward(layer, inputs, case.return_sequence), expected, case)
 
 
@@ -108,8 +113,7 @@ def test_gradients_in_float32(case, isa, recompute):
     assume(case.cell not in KINKED)
     layer = case.layer(np.float32, _isa=isa)
     inputs = make_inputs(case, layer)
-    expected = forward_backward(twin(layer, case), inputs.cast(np.float64), case.return_sequence)
-    assume(well_conditioned(expected))
+    expected = expected_of(forward_backward, case, layer, inputs)
     assert_all_close(forward_backward(layer, inputs, case.return_sequence, recompute), expected, case)
 
 
@@ -269,6 +273,6 @@ def test_the_smooth_activations_are_onnx_names():
 def test_many_more_against_the_reference(case, isa, threads):
     layer = case.layer(np.float64, _isa=isa)
     inputs = make_inputs(case, layer)
-    expected = forward_backward(twin(layer, case), inputs, case.return_sequence)
+    expected = expected_of(forward_backward, case, layer, inputs)
     with rnnkern.num_threads(threads):
         assert_all_close(forward_backward(layer, inputs, case.return_sequence), expected, case)

@@ -22,24 +22,30 @@ CENTRAL_DIFFERENCE = 2 / 3
 """The order of (f(x + d) - f(x - d)) / 2d with d = eps ** (1 / 3)."""
 
 
-def assert_close(actual, expected, depth=1, steps=1, *, order=1.0, scale=None, name="result"):
-    """`actual` is `expected` within `tolerance` of the largest finite value of `expected` (or of `scale`).
+def excess(actual, expected, depth=1, steps=1, *, order=1.0, scale=None):
+    """The largest error of `actual` as a part of what is allowed.
 
-    Shapes and dtypes are equal, except that `expected` may be of higher precision. NaN only matches NaN in the same
-    place, infinity only the same infinity. Numbers below the smallest normal one may be anything below it.
+    Allowed is `tolerance` of the largest finite value of `expected` (or of `scale`). Shapes and dtypes are equal,
+    except that `expected` may be of higher precision. NaN only matches NaN in the same place, infinity only the same
+    infinity, or the result is NaN or infinite itself. Numbers below the smallest normal one may be anything below it.
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape, f"{name}: shape {actual.shape}, expected {expected.shape}"
-    assert actual.dtype.kind == "f", f"{name}: {actual.dtype}"
-    assert actual.dtype.itemsize <= expected.dtype.itemsize, f"{name}: {actual.dtype}, expected {expected.dtype}"
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    assert actual.dtype.kind == "f", actual.dtype
+    assert actual.dtype.itemsize <= expected.dtype.itemsize, f"{actual.dtype}, expected {expected.dtype}"
     finite = np.isfinite(expected)
     odd = ~finite
-    assert np.array_equal(actual[odd], expected[odd].astype(actual.dtype), equal_nan=True), f"{name}: NaN or infinity"
+    if not np.array_equal(actual[odd], expected[odd].astype(actual.dtype), equal_nan=True):
+        return math.inf
     if not finite.any():
-        return
+        return 0.0
     if scale is None:
         scale = np.abs(expected[finite]).max()
-    allowed = tolerance(actual.dtype, depth, steps, order) * scale + np.finfo(actual.dtype).tiny
-    error = np.abs(actual[finite].astype(expected.dtype) - expected[finite])
-    worst = error.max()  # NaN if there is one, which fails
-    assert worst <= allowed, f"{name}: error {worst:.3g}, allowed {allowed:.3g} at scale {scale:.3g}"
+    allowed = tolerance(actual.dtype, depth, steps, order) * scale + float(np.finfo(actual.dtype).tiny)
+    return float(np.abs(actual[finite].astype(expected.dtype) - expected[finite]).max() / allowed)
+
+
+def assert_close(actual, expected, depth=1, steps=1, *, order=1.0, scale=None, name="result"):
+    """`actual` is `expected` within what `excess` allows."""
+    worst = excess(actual, expected, depth, steps, order=order, scale=scale)
+    assert worst <= 1, f"{name}: the largest error is {worst:.3g} of what is allowed"  # not so for NaN
