@@ -275,7 +275,8 @@ def test_contenders_agree(kind, train, cell, monkeypatch):
 
 
 def test_turns_interleave(monkeypatch):
-    monkeypatch.setattr(measure, "PAUSE", 0)
+    monkeypatch.setattr(measure, "QUIET", (0, 0))
+    monkeypatch.setattr(measure, "QUIETENING", 0)
     monkeypatch.setattr(measure, "SETTLE", 0)
     monkeypatch.setattr(measure, "SLICE", 0)
     order = []

@@ -12,8 +12,11 @@ from typing import Any
 
 Call = Callable[[], Any]
 
-PAUSE = 0.03
-"""Sleep (s) before a turn: other thread pools stop spinning, of which OpenBLAS takes longest."""
+QUIET = (0.004, 0.3)
+"""Before a turn: sleeps (s) until no thread of this process has run during one, and when (s) to give up."""
+
+QUIETENING = 0.02
+"""What that takes (s), roughly."""
 
 SETTLE = 0.003
 """Untimed calls (s) at the start of a turn: caches and own threads get warm."""
@@ -39,6 +42,17 @@ def estimate(call: Call) -> float:
     return min(samples)
 
 
+def quieten() -> None:
+    """Sleep until no thread pool spins any more, which takes some tens of milliseconds."""
+    nap, patience = QUIET
+    end = time.perf_counter() + patience
+    while time.perf_counter() < end:
+        start = time.process_time()
+        time.sleep(nap)
+        if time.process_time() - start < nap / 10:
+            return
+
+
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Keep the garbage collector from running inside a measurement."""
@@ -52,7 +66,7 @@ def no_collection() -> Iterator[None]:
 
 def turn(call: Call, expected: float) -> list[float]:
     """Seconds of each timed call of one turn, of calls that take about `expected` seconds."""
-    time.sleep(PAUSE)
+    quieten()
     end = time.perf_counter() + SETTLE
     while expected < LONG:
         call()
@@ -83,7 +97,7 @@ def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, in
     with no_collection():
         estimates = {name: estimate(call) for name, call in calls.items()}
         costs = {
-            name: PAUSE + (expected if expected >= LONG else max(SETTLE, expected) + max(SLICE, expected))
+            name: QUIETENING + (expected if expected >= LONG else max(SETTLE, expected) + max(SLICE, expected))
             for name, expected in estimates.items()
         }
         least, most = ROUNDS if seconds > 0 else (1, 1)
@@ -109,6 +123,7 @@ def first_after_idle(calls: Mapping[str, Call], idle: float = 0.05, repeats: int
     with no_collection():
         for _ in range(repeats):
             for name, call in calls.items():
+                quieten()
                 time.sleep(idle)
                 first = once(call)
                 extra[name].append(first - median(once(call) for _ in range(7)))
