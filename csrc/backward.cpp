@@ -340,7 +340,7 @@ class BackwardRunner {
     const T* last_row = direction_.dgates + (rows - 1) * stride;
     // This thread's rows of out (count, width) = a^T b.
     const auto outer = [&](const T* a, int64_t a_stride, int64_t count, const T* b, int64_t width, T* to) {
-      const Range own = share(count, worker_.crew(), worker_.rank(), shape_.kernels->outer_scratch_rows);
+      const Range own = share(count, worker_.crew(), worker_.rank(), shape_.lanes());
       shape_.kernels->outer(
           {own.size(), width, rows, a + own.first, -a_stride, b, to + own.first * width, width, !first, scratch_});
     };
@@ -439,10 +439,11 @@ template <class T>
 class BackwardNetwork {
  public:
   BackwardNetwork(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
-                  const BackwardCall<T>& call, const CellOptions* options)
-      : spec_(spec), weights_(weights), tape_(tape), call_(call) {
+                  const BackwardCall<T>& call, const CellOptions* options, const Problem& problem)
+      : spec_(spec), weights_(weights), tape_(tape), call_(call), problem_(problem) {
+    const int64_t steps = tape.recompute ? tape.block_steps : block_steps(problem);
     for (int64_t l = 0; l < spec.num_layers; ++l) {
-      layers_.push_back({{Shape<T>(spec, table, l), &tape.batch, spec.num_directions, tape.block_steps},
+      layers_.push_back({{Shape<T>(spec, table, l), &tape.batch, spec.num_directions, steps},
                          {},
                          {},
                          nullptr,
@@ -452,15 +453,15 @@ class BackwardNetwork {
     }
   }
 
-  void run(const Problem& problem, int threads) {
-    const Plan wanted = make_plan(problem, worth_waking(threads, seconds_alone(problem)));
+  void run(int threads) {
+    const Plan wanted = make_plan(problem_, worth_waking(threads, seconds_alone(problem_)));
     const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
     const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
     std::fill_n(zeros_, zero_count(), T(0));
     run_team(
         wanted.threads(),
         [&](int team) {
-          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem, team);
+          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem_, team);
           for (BackwardLayer<T>& layer : layers_)
             layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units};
         },
@@ -575,6 +576,7 @@ class BackwardNetwork {
   const Weights<const T>* weights_;
   const Tape<T>& tape_;
   const BackwardCall<T>& call_;
+  const Problem& problem_;
   std::vector<BackwardLayer<T>> layers_;
   T* zeros_ = nullptr;
 };
@@ -584,7 +586,7 @@ class BackwardNetwork {
 template <class T>
 void run_backward(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
                   const BackwardCall<T>& call, const CellOptions* options, const Problem& problem, int threads) {
-  BackwardNetwork<T>(spec, table, weights, tape, call, options).run(problem, threads);
+  BackwardNetwork<T>(spec, table, weights, tape, call, options, problem).run(threads);
 }
 
 template void run_backward(const Spec&, const KernelTable&, const Weights<const float>*, const Tape<float>&,

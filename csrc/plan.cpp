@@ -63,7 +63,8 @@ Plan make_plan(const Problem& p, int threads) {
 
 int64_t block_steps(const Problem& p) {
   const int64_t row_bytes = p.gates * p.hidden_size * p.element_size;
-  const int64_t rows = std::clamp<int64_t>((int64_t{512} << 10) / row_bytes, 48, 1024);
+  const int64_t rows = p.backward ? std::clamp<int64_t>((int64_t{1} << 20) / row_bytes, 256, 1024)
+                                  : std::clamp<int64_t>((int64_t{512} << 10) / row_bytes, 48, 1024);
   return std::clamp<int64_t>(rows / std::max<int64_t>(p.batch, 1), 1, std::max<int64_t>(p.steps, 1));
 }
 

@@ -26,7 +26,8 @@ struct Plan {
 
 Plan make_plan(const Problem&, int threads);
 
-// Steps per block of the input product and of back-propagation: what keeps the block's part of either in cache.
+// Steps per block of time. Forward: what keeps the block's input product in cache. Backward: as many as are worth
+// reading and writing the gradients of the weights for, at every block.
 int64_t block_steps(const Problem&);
 
 // Roughly what one thread takes.

@@ -1,5 +1,9 @@
 #include "workspace.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdlib>
 #include <new>
 #include <utility>
@@ -7,7 +11,7 @@
 namespace rnnkern {
 namespace {
 
-constexpr std::size_t kPage = 4096, kCacheLine = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20, kPage = 4096, kCacheLine = 64;
 constexpr std::size_t kKeep = std::size_t{64} << 20;
 
 thread_local Block kept;
@@ -16,11 +20,15 @@ thread_local Block kept;
 
 Block::Block(std::size_t bytes) {
   if (bytes == 0) return;
-  const std::size_t alignment = bytes < kPage ? kCacheLine : kPage;
+  const std::size_t alignment = bytes < kPage ? kCacheLine : bytes < kHugePage / 2 ? kPage : kHugePage;
   const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   data_ = rounded < bytes ? nullptr : static_cast<char*>(std::aligned_alloc(alignment, rounded));
   if (!data_) throw std::bad_alloc();
   size_ = rounded;
+#if defined(__linux__)
+  // Weights are read again at every step: with small pages, the larger ones miss the TLB each time.
+  if (alignment == kHugePage) madvise(data_, size_, MADV_HUGEPAGE);
+#endif
 }
 
 Block::Block(Block&& other) noexcept

@@ -53,23 +53,34 @@ void linear_product(const LinearProduct<T>& product) {
       product.weights + product.first_panel * panel_stride, panel_stride, NoStart{}, finish);
 }
 
+// Rows of the result at a time; their factors are copied next to each other, because those of one row are far apart.
+template <class T>
+constexpr int kOuterRows = 16 * TileShape<1>::max_rows;
+
 template <class T>
 void outer_product(const OuterProduct<T>& product) {
-  constexpr int L = kLanes<T>, R = TileShape<1>::max_rows;
+  constexpr int L = kLanes<T>;
   const int64_t panels = (product.width + L - 1) / L, panel_stride = product.depth * L;
   for (int64_t first = 0; first < product.rows;) {
-    const int rows = next_block(product.rows - first, R);
-    for (int64_t k = 0; k < product.depth; ++k)
-      for (int r = 0; r < rows; ++r) product.scratch[k * rows + r] = product.a[k * product.a_stride + first + r];
+    const int rows = next_block(product.rows - first, kOuterRows<T>);
+    for (int64_t k = 0; k < product.depth; ++k) {
+      const T* from = product.a + k * product.a_stride + first;
+      T* to = product.scratch + k * rows;
+      for (int r = 0; r < rows; r += L) store(to + r, load(from + r, rows - r), rows - r);
+    }
     const auto element = [&](int64_t row, int64_t panel) {
       return product.out + (first + row) * product.out_stride + panel * L;
     };
     const auto start = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, T* tile) {
       for (int r = 0; r < row_count; ++r)
-        for (int p = 0; p < panel_count; ++p)
+        for (int p = 0; p < panel_count; ++p) {
           store(tile + (r * panel_count + p) * L,
                 product.resume ? load(element(first_row + r, first_panel + p), product.width - (first_panel + p) * L)
                                : Vector<T>{});
+          // The next tile's, which come from afar, meanwhile.
+          if (first_row + row_count + r < rows)
+            __builtin_prefetch(element(first_row + row_count + r, first_panel + p), 1);
+        }
     };
     const auto finish = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, const T* tile) {
       for (int r = 0; r < row_count; ++r)

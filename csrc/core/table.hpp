@@ -18,9 +18,9 @@ constexpr CellKernels<typename Entry::Element> cell_kernels() {
 template <class T, class... Entry>
 constexpr Kernels<T> make_kernels(List<Entry...>) {
   static_assert(sizeof...(Entry) == kCellCount, "one entry per CellId");
-  return {kLanes<T>,        TileShape<1>::max_rows, {cell_kernels<Entry>()...},
-          input_product<T>, linear_product<T>,      outer_product<T>,
-          column_sum<T>,    pack_columns<T>,        pack_rows<T>,
+  return {kLanes<T>,        kOuterRows<T>,     {cell_kernels<Entry>()...},
+          input_product<T>, linear_product<T>, outer_product<T>,
+          column_sum<T>,    pack_columns<T>,   pack_rows<T>,
           evaluate<T>};
 }
 
