@@ -8,53 +8,6 @@
 #include "forward.hpp"
 
 namespace rnnkern {
-namespace {
-
-// One direction of a layer on the way back.
-template <class T>
-struct BackwardDirection {
-  BackwardPanels<T> panels;
-  const T* dhn;  // (B, O), or nullptr: zeros
-  const T* dcn;
-  const T* dlast;  // (B, dlast_stride): the gradient of each sequence's last output, or nullptr
-  int64_t dlast_stride;
-  Sequence<const T> dy;  // its columns; data nullptr: zeros
-  T* dh0;                // nullptr: not wanted
-  T* dc0;
-  const Weights<T>* dweights;  // nullptr: not wanted
-  Kept<T> kept;
-
-  // Work space. Those of a block have a row per (step, row) of the block.
-  T* dh;          // (B, O): the gradient of h, from the steps after
-  T* dc;          // (B, H)
-  T* dcell;       // (B, H): the gradient of h before its projection
-  T* dinner;      // (B, H): of two-stage cells
-  T* dgates;      // block: (slots * H)
-  T* dprojected;  // block: (O), the whole gradient of a projected h
-  T* inner;       // block: (H), what the second product multiplied
-  T* saved;       // block: the recomputed values
-  T* c;           // block: the recomputed c
-  T* x_panels;    // block, packed: x, h of the step before, inner
-  T* h_panels;
-  T* inner_panels;
-  T* dx_own;          // (total, I): where directions run at once, this one's part of dx
-  int64_t* reversed;  // 3 lists of B: sequences, and origins in x and y, from the last row to the first
-};
-
-template <class T>
-struct BackwardLayer {
-  Layer<T> forward;  // as it ran, for where things are and to recompute
-  BackwardDirection<T> direction[2];
-  Sequence<T> dx;  // data nullptr: not wanted
-  T* scratch;      // per thread: scratch_size
-  int64_t* lists;  // per thread: list_size
-  bool recompute;
-
-  int64_t block_rows() const { return forward.block_rows(); }
-  int64_t scratch_size() const { return (block_rows() * forward.shape.kernels->outer_scratch_rows + 63) / 64 * 64; }
-  int64_t list_size() const { return 2 * forward.batch->size() + 2 * block_rows(); }
-  bool concurrent() const { return forward.plan.directions > 1; }
-};
 
 template <class T>
 void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool with_weights, int threads) {
@@ -95,10 +48,7 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
   layer.lists = arena.take<int64_t>(threads * layer.list_size());
 }
 
-template <class T>
-Rows<const T> read(Rows<T> rows) {
-  return {rows.base, rows.stride, rows.index};
-}
+namespace {
 
 // One thread's part of one direction.
 template <class T>
@@ -434,164 +384,19 @@ class BackwardRunner {
   Kept<T> kept_;
 };
 
-// A whole network's way back.
-template <class T>
-class BackwardNetwork {
- public:
-  BackwardNetwork(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
-                  const BackwardCall<T>& call, const CellOptions* options, const Problem& problem)
-      : spec_(spec), weights_(weights), tape_(tape), call_(call), problem_(problem) {
-    const int64_t steps = tape.recompute ? tape.block_steps : block_steps(problem);
-    for (int64_t l = 0; l < spec.num_layers; ++l) {
-      layers_.push_back({{Shape<T>(spec, table, l), &tape.batch, spec.num_directions, steps},
-                         {},
-                         {},
-                         nullptr,
-                         nullptr,
-                         tape.recompute});
-      for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].forward.direction[d].options = options[d];
-    }
-  }
-
-  void run(int threads) {
-    const Plan wanted = make_plan(problem_, worth_waking(threads, seconds_alone(problem_)));
-    const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
-    const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
-    std::fill_n(zeros_, zero_count(), T(0));
-    run_team(
-        wanted.threads(),
-        [&](int team) {
-          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem_, team);
-          for (BackwardLayer<T>& layer : layers_)
-            layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units};
-        },
-        [&](int thread, int team) { work(thread, team, barriers[0]); });
-  }
-
- private:
-  int64_t width() const { return spec_.num_directions * spec_.output_size(); }
-  int64_t zero_count() const { return std::max({spec_.hidden_size, spec_.input_size, width()}); }
-
-  void lay_out(Arena& arena, const Plan& plan, Barrier* barriers) {
-    const ForwardCall<T>& call = call_.forward;
-    zeros_ = arena.take<T>(zero_count());
-    // The gradients between the layers, in two arrays by turns.
-    T* between[2] = {nullptr, nullptr};
-    for (int64_t i = 0; i < std::min<int64_t>(2, spec_.num_layers - 1); ++i)
-      between[i] = arena.take<T>(call.steps * call.batch * width());
-    for (int64_t l = 0; l < spec_.num_layers; ++l)
-      layers_[l].dx = l == 0 ? call_.dx : Sequence<T>{between[(l - 1) % 2], call.batch * width(), width()};
-    for (int64_t l = 0; l < spec_.num_layers; ++l) lay_out_layer(arena, l, plan, barriers);
-  }
-
-  void lay_out_layer(Arena& arena, int64_t l, const Plan& plan, Barrier* barriers) {
-    const ForwardCall<T>& call = call_.forward;
-    BackwardLayer<T>& layer = layers_[l];
-    Layer<T>& forward = layer.forward;
-    const bool last = l == spec_.num_layers - 1;
-    forward.plan = plan;
-    forward.zeros = zeros_;
-    forward.barriers = barriers;
-    const Sequence<T>& inner = tape_.inputs[l];
-    forward.x = l == 0 ? call.x : Sequence<const T>{inner.data, inner.stride_t, inner.stride_b};
-    const Sequence<T> y = tape_.outputs[l].data ? tape_.outputs[l] : call.y;
-    const int64_t outputs = spec_.output_size();
-    for (int64_t d = 0; d < spec_.num_directions; ++d) {
-      const int64_t part = l * spec_.num_directions + d, states = part * call.batch;
-      const auto at = [&](auto* base, int64_t size) { return base ? base + states * size : nullptr; };
-      Direction<T>& direction = forward.direction[d];
-      direction.h0 = at(call.h0, outputs);
-      direction.c0 = at(call.c0, spec_.hidden_size);
-      direction.y = {y.data + d * outputs, y.stride_t, y.stride_b};
-      BackwardDirection<T>& back = layer.direction[d];
-      back.dhn = at(call_.dhn, outputs);
-      back.dcn = at(call_.dcn, spec_.hidden_size);
-      back.dh0 = at(call_.dh0, outputs);
-      back.dc0 = at(call_.dc0, spec_.hidden_size);
-      back.dweights = call_.dweights ? call_.dweights + part : nullptr;
-      back.kept = tape_.kept[part];
-      const bool sequence = call.return_sequence;
-      back.dlast = last && !sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr;
-      back.dlast_stride = call_.dy.stride_b;
-      if (!last)
-        back.dy = {layers_[l + 1].dx.data ? layers_[l + 1].dx.data + d * outputs : nullptr, call.batch * width(),
-                   width()};
-      else
-        back.dy = {sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr, call_.dy.stride_t,
-                   call_.dy.stride_b};
-    }
-    lay_out_backward(arena, layer, l > 0 || call_.dx.data, call_.dweights != nullptr, plan.threads());
-  }
-
-  void work(int thread, int team, Barrier& all) const {
-    for (int64_t l = spec_.num_layers - 1; l >= 0; --l) {
-      const BackwardLayer<T>& layer = layers_[l];
-      for (int64_t d = 0; d < spec_.num_directions; ++d) {
-        const Weights<const T>& weights = weights_[l * spec_.num_directions + d];
-        layer.direction[d].panels.pack(layer.forward.shape, weights, zeros_, thread, team);
-        if (layer.recompute) layer.forward.direction[d].panels.pack(layer.forward.shape, weights, thread, team);
-      }
-      all.wait(team);
-      run_layer(layer, thread);
-      all.wait(team);
-      if (layer.dx.data) finish_dx(l, thread, team);
-      all.wait(team);
-    }
-  }
-
-  static void run_layer(const BackwardLayer<T>& layer, int thread) {
-    Worker worker;
-    if (!assign(layer.forward.plan, layer.forward.directions, thread, layer.forward.barriers, &worker)) return;
-    for (int64_t d = worker.first_direction; d < worker.last_direction; ++d)
-      BackwardRunner<T>(layer, worker, d, thread).run();
-  }
-
-  // Adds the reverse direction's part, applies the dropout mask, and clears the user's dx after each sequence's end.
-  void finish_dx(int64_t l, int thread, int team) const {
-    const BackwardLayer<T>& layer = layers_[l];
-    const Batch& batch = tape_.batch;
-    const ForwardCall<T>& call = call_.forward;
-    const int64_t inputs = layer.forward.shape.inputs;
-    const T* other = layer.direction[1].dx_own;
-    const T* mask = l > 0 && call.masks ? call.masks[l - 1] : nullptr;
-    const Range own = share(call.batch, team, thread);
-    for (int64_t row = own.first; row < own.last; ++row) {
-      const int64_t b = batch.sequence(row), length = batch.length(row);
-      for (int64_t t = 0; t < length; ++t) {
-        T* dx = layer.dx.data + t * layer.dx.stride_t + b * layer.dx.stride_b;
-        if (other) {
-          const T* from = other + (batch.first(length - 1 - t) + row) * inputs;
-          for (int64_t i = 0; i < inputs; ++i) dx[i] += from[i];
-        }
-        if (mask)
-          for (int64_t i = 0; i < inputs; ++i) dx[i] *= mask[(t * call.batch + b) * inputs + i];
-      }
-      if (l == 0)
-        for (int64_t t = length; t < call.steps; ++t)
-          std::fill_n(layer.dx.data + t * layer.dx.stride_t + b * layer.dx.stride_b, inputs, T(0));
-    }
-  }
-
-  const Spec& spec_;
-  const Weights<const T>* weights_;
-  const Tape<T>& tape_;
-  const BackwardCall<T>& call_;
-  const Problem& problem_;
-  std::vector<BackwardLayer<T>> layers_;
-  T* zeros_ = nullptr;
-};
-
 }  // namespace
 
 template <class T>
-void run_backward(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
-                  const BackwardCall<T>& call, const CellOptions* options, const Problem& problem, int threads) {
-  BackwardNetwork<T>(spec, table, weights, tape, call, options, problem).run(threads);
+void run_backward(const BackwardLayer<T>& layer, int thread) {
+  Worker worker;
+  if (!assign(layer.forward.plan, layer.forward.directions, thread, layer.forward.barriers, &worker)) return;
+  for (int64_t d = worker.first_direction; d < worker.last_direction; ++d)
+    BackwardRunner<T>(layer, worker, d, thread).run();
 }
 
-template void run_backward(const Spec&, const KernelTable&, const Weights<const float>*, const Tape<float>&,
-                           const BackwardCall<float>&, const CellOptions*, const Problem&, int);
-template void run_backward(const Spec&, const KernelTable&, const Weights<const double>*, const Tape<double>&,
-                           const BackwardCall<double>&, const CellOptions*, const Problem&, int);
+template void lay_out_backward(Arena&, BackwardLayer<float>&, bool, bool, int);
+template void lay_out_backward(Arena&, BackwardLayer<double>&, bool, bool, int);
+template void run_backward(const BackwardLayer<float>&, int);
+template void run_backward(const BackwardLayer<double>&, int);
 
 }  // namespace rnnkern

@@ -1,14 +1,62 @@
-// Back-propagation through time, in blocks of time from the last to the first.
+// Back-propagation through time of one layer, in blocks of time from the last to the first.
 #pragma once
 
-#include "layer.hpp"
-#include "tape.hpp"
+#include "forward.hpp"
 
 namespace rnnkern {
 
-// options: per direction.
+// One direction of a layer on the way back.
 template <class T>
-void run_backward(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
-                  const BackwardCall<T>& call, const CellOptions* options, const Problem& problem, int threads);
+struct BackwardDirection {
+  BackwardPanels<T> panels;
+  const T* dhn;  // (B, O), or nullptr: zeros
+  const T* dcn;
+  const T* dlast;  // (B, dlast_stride): the gradient of each sequence's last output, or nullptr
+  int64_t dlast_stride;
+  Sequence<const T> dy;  // its columns; data nullptr: zeros
+  T* dh0;                // nullptr: not wanted
+  T* dc0;
+  const Weights<T>* dweights;  // nullptr: not wanted
+  Kept<T> kept;
+
+  // Work space. Those of a block have a row per (step, row) of the block.
+  T* dh;          // (B, O): the gradient of h, from the steps after
+  T* dc;          // (B, H)
+  T* dcell;       // (B, H): the gradient of h before its projection
+  T* dinner;      // (B, H): of two-stage cells
+  T* dgates;      // block: (slots * H)
+  T* dprojected;  // block: (O), the whole gradient of a projected h
+  T* inner;       // block: (H), what the second product multiplied
+  T* saved;       // block: the recomputed values
+  T* c;           // block: the recomputed c
+  T* x_panels;    // block, packed: x, h of the step before, inner
+  T* h_panels;
+  T* inner_panels;
+  T* dx_own;          // (total, I): where directions run at once, this one's part of dx
+  int64_t* reversed;  // 3 lists of B: sequences, and origins in x and y, from the last row to the first
+};
+
+template <class T>
+struct BackwardLayer {
+  Layer<T> forward;  // as it ran, for where things are and to recompute
+  BackwardDirection<T> direction[2];
+  Sequence<T> dx;  // data nullptr: not wanted
+  T* scratch;      // per thread: scratch_size
+  int64_t* lists;  // per thread: list_size
+  bool recompute;
+
+  int64_t block_rows() const { return forward.block_rows(); }
+  int64_t scratch_size() const { return (block_rows() * forward.shape.kernels->outer_scratch_rows + 63) / 64 * 64; }
+  int64_t list_size() const { return 2 * forward.batch->size() + 2 * block_rows(); }
+  bool concurrent() const { return forward.plan.directions > 1; }
+};
+
+// Work space of a layer, for at most `threads` threads.
+template <class T>
+void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool with_weights, int threads);
+
+// One thread's part of the layer, all of its directions. dx is of the forward direction where directions run at once.
+template <class T>
+void run_backward(const BackwardLayer<T>& layer, int thread);
 
 }  // namespace rnnkern

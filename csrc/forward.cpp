@@ -67,10 +67,7 @@ Rows<T> Runner<T>::h_to(int64_t step) const {
 
 template <class T>
 Rows<const T> Runner<T>::h_at(int64_t step) const {
-  if (step >= 0) {
-    const Rows<T> rows = h_to(step);
-    return {rows.base, rows.stride, rows.index};
-  }
+  if (step >= 0) return read(h_to(step));
   if (!direction_.h0) return {layer_.zeros, 0, nullptr};
   return {direction_.h0, layer_.shape.outputs, own_.sequences()};
 }
@@ -89,7 +86,6 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
   const Rows<const T> h_previous = h_at(step - 1);
   const bool again = direction_.discarded != nullptr;  // every h is known: nobody waits for one
   const Rows<T> inner{direction_.inner, shape.units, own_.rows()};
-  const Rows<const T> inner_read{direction_.inner, shape.units, own_.rows()};
   if (!saved.base && direction_.saved_step) saved = {direction_.saved_step, info.saved * shape.units, own_.rows()};
 
   StepForward<T> args;
@@ -110,13 +106,13 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
   args.options = &direction_.options;
   for (int stage = 0; stage < info.stages; ++stage) {
     args.depth = shape.stage_depth(stage);
-    args.factors = stage == 0 ? h_previous : inner_read;
+    args.factors = stage == 0 ? h_previous : read(inner);
     args.weights = panels.recurrent[stage];
     shape.cell->forward[stage](args);
     if (!again || info.stages > 1) worker_.wait_group();
   }
   if (shape.projected && !again) {
-    shape.kernels->linear({args.rows, shape.units, outputs_.first, outputs_.size(), shape.outputs, inner_read,
+    shape.kernels->linear({args.rows, shape.units, outputs_.first, outputs_.size(), shape.outputs, read(inner),
                            panels.projection, h_to(step), false});
     worker_.wait_group();
   }
@@ -153,7 +149,7 @@ void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Ke
     if (kept.saved) saved = {kept.saved + kept_row * info.saved * shape.units, info.saved * shape.units, own_.rows()};
     step(s, input, c_previous, c, saved);
     input += own_.active(s) * units_.size() * width;
-    c_previous = {c.base, c.stride, c.index};
+    c_previous = read(c);
   }
 }
 

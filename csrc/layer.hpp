@@ -52,6 +52,15 @@ class OwnRows {
   const int64_t* sequences_ = nullptr;
 };
 
+template <class T>
+Rows<const T> read(Rows<T> rows) {
+  return {rows.base, rows.stride, rows.index};
+}
+template <class T>
+Sequence<const T> read(Sequence<T> sequence) {
+  return {sequence.data, sequence.stride_t, sequence.stride_b};
+}
+
 // Where step `step` of a direction is in a (T, B, N) array: element offsets of row i are origin[i] + shift(step).
 template <class T>
 struct Track {

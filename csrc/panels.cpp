@@ -181,7 +181,7 @@ Packed<T>::Packed(const Spec& spec, const KernelTable& table, const Weights<cons
   const auto shape_of = [&](std::size_t part) { return Shape<T>(spec, table, part / spec.num_directions); };
   const auto lay_out = [&](Arena arena) {
     for (std::size_t part = 0; part < parts_.size(); ++part) parts_[part].lay_out(arena, shape_of(part));
-    return arena.used();
+    return arena.needed();
   };
   block_ = Block(lay_out(Arena()));
   lay_out(Arena(block_.data()));

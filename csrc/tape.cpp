@@ -30,7 +30,7 @@ Tape<T>::Tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& 
       outputs[layer] = !last || keep_last ? sequence() : Sequence<T>{nullptr, 0, 0};
       if (!last) inputs[layer + 1] = call.masks ? sequence() : outputs[layer];
     }
-    return arena.used();
+    return arena.needed();
   };
   block_ = Block(lay_out(Arena()));
   lay_out(Arena(block_.data()));

@@ -1,13 +1,14 @@
 // Work space: one allocation a call, handed out in aligned pieces; kept by the calling thread for its next call.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 namespace rnnkern {
 
-// Hands out pieces of one block. With no block it only measures: lay everything out once to learn `used`, allocate, and
-// lay it out again.
+// Hands out pieces of one block. With no block it only measures: lay everything out once to learn `needed`, allocate,
+// and lay it out again. What is needed one after the other shares its place: take, rewind, take.
 class Arena {
  public:
   explicit Arena(char* base = nullptr) : base_(base) {}
@@ -16,13 +17,16 @@ class Arena {
   T* take(int64_t count) {
     const std::size_t at = used_;
     used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    needed_ = std::max(needed_, used_);
     return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
   }
   std::size_t used() const { return used_; }
+  void rewind(std::size_t used) { used_ = used; }
+  std::size_t needed() const { return needed_; }
 
  private:
   char* base_;
-  std::size_t used_ = 0;
+  std::size_t used_ = 0, needed_ = 0;
 };
 
 // Memory aligned to pages where it is large, to cache lines otherwise. Throws std::bad_alloc.
@@ -60,7 +64,7 @@ template <class Layout>
 Workspace lay_out(Layout&& layout) {
   Arena measure;
   layout(measure);
-  Workspace workspace(measure.used());
+  Workspace workspace(measure.needed());
   Arena arena(workspace.data());
   layout(arena);
   return workspace;
