@@ -69,11 +69,11 @@ template <int G>
 struct TileShape {
   static constexpr int accumulators = kRegisters == 32 ? 24 : 12;
   static constexpr int max_rows = accumulators / (G == 1 ? 4 : G) < 8 ? accumulators / (G == 1 ? 4 : G) : 8;
-  static constexpr int max_panels = G == 1 ? 8 : 12 / G;
+  static constexpr int max_panels = G == 1 ? 4 : 12 / G;
   // Panels side by side for a tile of `rows` rows.
   static constexpr int panels(int rows) {
-    const int fit = accumulators / (rows * G), limit = G == 1 && rows > 1 ? 4 : max_panels;
-    return fit < 1 ? 1 : (fit < limit ? fit : limit);
+    const int fit = accumulators / (rows * G);
+    return fit < 1 ? 1 : (fit < max_panels ? fit : max_panels);
   }
 };
 
