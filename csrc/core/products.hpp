@@ -118,8 +118,8 @@ void pack_columns(const PackColumns<T>& pack) {
   for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel) {
     T* out = pack.out + panel * pack.depth * pack.gates * L;
     const int64_t count = pack.units - panel * L;
-    for (int64_t k = 0; k < pack.depth; k += L)
-      for (int gate = 0; gate < pack.gates; ++gate) {
+    for (int gate = 0; gate < pack.gates; ++gate)
+      for (int64_t k = 0; k < pack.depth; k += L) {
         const T* from = pack.weights + (gate * pack.units + panel * L) * pack.depth + k;
         Vector<T> square[L];
         for (int lane = 0; lane < L; ++lane)
