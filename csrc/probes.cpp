@@ -25,7 +25,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kRepeat = 1e-3, kInAll = 0.1;  // seconds
+constexpr double kRepeat = 1e-3, kInAll = 0.05;  // seconds
 constexpr int kLeastRepeats = 3;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
