@@ -29,7 +29,7 @@ def draw_roofline(outcomes: Sequence[Outcome], team: Limits, title: str) -> Figu
     points = {cell: [point for o in outcomes if o.case.cell == cell and (point := place(o))] for cell in cells}
     everything = [point for members in points.values() for point in members]
     low = min([0.2, *(x / 2.5 for x, *_ in everything)])
-    high = max([64.0, *(x * 7 for x, *_ in everything)])
+    high = max([64.0, *(x * 9 for x, *_ in everything)])
     bottom = min([team.peak / 20, *(reached for _, reached, *_ in everything)])
     panels[0].set_xscale("log")
     panels[0].set_yscale("log")
@@ -46,7 +46,7 @@ def draw_roofline(outcomes: Sequence[Outcome], team: Limits, title: str) -> Figu
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
     panels[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    note = "dots: the best of rnnkern; rings: the limit, with activations, latencies and barriers; labels: T,B,I,H"
+    note = "dots: the best of rnnkern; labels: T,B,I,H\nrings: the limit, with activations, latencies and barriers"
     figure.suptitle(f"{title}\n{note}", x=0.01, ha="left", fontsize=10, color="#555555")
     return figure
 
@@ -77,7 +77,8 @@ def draw_roofs(panel: Any, team: Limits, low: float, high: float) -> None:
         )
     ridge = team.peak / team.levels[0].bandwidth
     panel.text(ridge, team.peak * 1.05, f"{team.peak / 1e9:.0f} GFLOP/s", fontsize=8, color=ROOF)
-    panel.grid(color="#eeeeee", lw=0.7, zorder=0)
+    panel.set_axisbelow(True)
+    panel.grid(color="#eeeeee", lw=0.7)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
 
@@ -96,7 +97,8 @@ def draw_points(panel: Any, points: Sequence[Point]) -> None:
         for (x, reached, _, label), height in zip(members, heights):
             line = {"arrowstyle": "-", "color": GREEN, "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
             spot = (column, math.exp(height))
-            panel.annotate(label, (x, reached), spot, fontsize=7, va="center", arrowprops=line, zorder=5)
+            text = panel.annotate(label, (x, reached), spot, fontsize=7, va="center", arrowprops=line, zorder=5)
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
 
 
 def neighbours(points: Sequence[Point]) -> list[list[Point]]:
