@@ -10,6 +10,7 @@
 #include "driver.hpp"
 #include "kernels.hpp"
 #include "panels.hpp"
+#include "probes.hpp"
 #include "threads.hpp"
 
 namespace rnnkern {
@@ -60,6 +61,35 @@ py::array math(const std::string& name, const py::array& x, const std::optional<
   throw py::type_error("x: expected a float32 or float64 array, got " + describe(x));
 }
 
+constexpr struct {
+  const char* name;
+  Probe probe;
+} kProbes[] = {{"multiply_add", Probe::multiply_add},
+               {"read", Probe::read},
+               {"sigmoid", Probe::sigmoid},
+               {"tanh", Probe::tanh},
+               {"barrier", Probe::barrier},
+               {"multiply_add_latency", Probe::multiply_add_latency},
+               {"sigmoid_latency", Probe::sigmoid_latency},
+               {"tanh_latency", Probe::tanh_latency}};
+
+double probe(const std::string& name, const py::dtype& dtype, int threads, int64_t bytes,
+             const std::optional<std::string>& isa) {
+  const KernelTable& table = *isa_or_default(isa).table;
+  const bool wide = dtype.equal(py::dtype::of<double>());
+  if (!wide && !dtype.equal(py::dtype::of<float>())) throw py::value_error("dtype: expected float32 or float64");
+  if (threads < 1 || threads > kMostThreads)
+    throw py::value_error("threads: expected 1 to " + std::to_string(kMostThreads) + ", got " +
+                          std::to_string(threads));
+  if (bytes < 0) throw py::value_error("bytes: expected 0 or more, got " + std::to_string(bytes));
+  for (const auto& known : kProbes)
+    if (name == known.name) {
+      const py::gil_scoped_release release;
+      return (wide ? measure<double> : measure<float>)(known.probe, table, threads, static_cast<std::size_t>(bytes));
+    }
+  throw py::value_error("name: unknown probe '" + name + "'");
+}
+
 }  // namespace
 
 int context_threads() {
@@ -87,6 +117,8 @@ void bind_settings(py::module_& module) {
     return isas;
   });
   module.def("math", math, py::arg("name"), py::arg("x"), py::arg("isa") = py::none());
+  module.def("probe", probe, py::arg("name"), py::arg("dtype"), py::arg("threads") = 1, py::arg("bytes") = 0,
+             py::arg("isa") = py::none());
 }
 
 }  // namespace rnnkern

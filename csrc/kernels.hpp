@@ -161,6 +161,17 @@ struct CellKernels {
   void (*backward[2])(const StepBackward<T>&);  // second stage first
 };
 
+// Loops that `probes.cpp` times; each returns a value that depends on all it did.
+template <class T>
+struct Probes {
+  int chains;          // of `multiply_adds`, a vector each
+  int64_t read_block;  // `read` reads multiples of so many elements
+  T (*multiply_adds)(T factor, T term, int64_t rounds);
+  T (*multiply_add_chain)(T factor, T term, int64_t rounds);
+  T (*activation_chain)(MathFunction, T start, int64_t rounds);
+  T (*read)(const T* from, int64_t count, int64_t passes);
+};
+
 template <class T>
 struct Kernels {
   int lanes;
@@ -173,6 +184,7 @@ struct Kernels {
   void (*pack_columns)(const PackColumns<T>&);
   void (*pack_rows)(const PackRows<T>&);
   void (*evaluate)(MathFunction, const T* x, T* y, int64_t count);
+  Probes<T> probes;
 };
 
 struct KernelTable {

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cli.case import CELLS, Shape
+from .cli.case import CELLS, DTYPES, Shape
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +49,19 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=bench, fail=command.error)
     command.add_argument("--cell", action="append", choices=CELLS, help="repeatable; default: all")
     command.add_argument("--shape", action="append", type=shape, metavar="T,B,I,H", help="repeatable; default: a grid")
+    command.add_argument("--layers", type=positive, default=1, metavar="L", help="on top of each other (default: 1)")
+    command.add_argument("--bidirectional", action="store_true", help="both directions")
+    command.add_argument("--ragged", action="store_true", help="sequences of lengths uniform in T/4..T")
+    command.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
     command.add_argument("--train", action="store_true", help="time forward and all gradients instead of inference")
     command.add_argument("--threads", type=positive, metavar="N", help="for every contender (default: rnnkern's)")
     command.add_argument("--seconds", type=positive, default=100, metavar="S", help="aim to end within (default: 100)")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw the picture (png, svg, pdf, ...)")
+    command.add_argument(
+        "--limit", action="store_true", help="measure what the machine can do, and show how near we are"
+    )
+    command.add_argument("--roofline", type=Path, metavar="FILE", help="with --limit: draw FLOP/s under the roofs")
     return root
 
 
@@ -85,7 +93,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    require(options, "rich", "threadpoolctl", *(["matplotlib"] if options.plot else []))
+    require(options, "rich", "threadpoolctl", *(["matplotlib"] if options.plot or options.roofline else []))
     from .cli.bench import run
 
     return run(options)

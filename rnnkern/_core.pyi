@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Optional
 
+import numpy as np
+
 from .spec import Array, Spec
 
 thread_variable: ContextVar[Optional[int]]
@@ -24,6 +26,14 @@ def isas() -> list[tuple[str, bool, bool]]:
 
 def math(name: str, x: Array, isa: Optional[str] = None) -> Array:
     """exp, sigmoid or tanh of a vector, as the kernels compute it."""
+
+def probe(name: str, dtype: np.dtype[Any], threads: int = 1, bytes: int = 0, isa: Optional[str] = None) -> float:
+    """Measure what the machine can do at most, best of many repeats.
+
+    All threads together, with `threads` at once: multiply_add (FLOP/s), read (bytes/s, of a block of `bytes` each),
+    sigmoid and tanh (per second). In seconds: barrier (a wait of the team), multiply_add_latency, sigmoid_latency and
+    tanh_latency (of one that waits for the one before).
+    """
 
 class Tape:
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -11,12 +12,14 @@ import pytest
 
 pytest.importorskip("rich")
 pytest.importorskip("threadpoolctl")
+pytest.importorskip("matplotlib")
 
 import rnnkern
 from rnnkern.__main__ import main
-from rnnkern.cli import bench, check, errors, files, measure, peers
-from rnnkern.cli.case import CELLS, Case, Problem, Shape
+from rnnkern.cli import bench, check, errors, files, measure, peers, probes, roofline
+from rnnkern.cli.case import CELLS, GRID, Case, Problem, Shape, default_cases
 from rnnkern.cli.contenders import Frozen, Live, Reference
+from rnnkern.cli.probes import Level, Limits
 
 TINY = ("--shape", "5,3,4,6", "--seconds", "1")
 
@@ -98,6 +101,10 @@ def test_without_the_extra(command, code):
         (["bench", "--plot", "missing/a.png"], "--plot: there is no directory missing"),
         (["bench", "--plot", "a.doc"], "--plot: a.doc must end in one of"),
         (["bench", "--plot", "a"], "must end in one of"),
+        (["bench", "--limit", "--roofline", "a.doc"], "--roofline: a.doc must end in one of"),
+        (["bench", "--roofline", "a.png"], "--roofline: needs --limit"),
+        (["bench", "--layers", "0"], "--layers: expected a positive integer"),
+        (["bench", "--dtype", "float16"], "invalid choice: 'float16'"),
     ],
 )
 def test_wrong_options(arguments, message, capsys, tmp_path, monkeypatch):
@@ -194,6 +201,82 @@ def test_bench_takes_every_cell(train, quick, capsys):
     assert all(f"{cell.upper()} 5,3,4,6" in printed for cell in CELLS)
 
 
+@pytest.fixture
+def machine(monkeypatch):
+    """Limits that are known, of every number of threads."""
+    levels = (Level("L2", 2.0**20, False, 100e9), Level("memory", math.inf, True, 10e9))
+
+    def measure(dtype, threads):
+        return Limits(dtype, threads, 1e11, levels, 1e9, 1e9, 0.0, 1e-9, 1e-8, 1e-8)
+
+    monkeypatch.setattr(probes, "measure", measure)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_bench_shows_the_limit(train, quick, machine, capsys, tmp_path):
+    outputs = {"json": tmp_path / "out.json", "roofline": tmp_path / "out.svg"}
+    options = [f"--{name}={path}" for name, path in outputs.items()]
+    assert main(["bench", "--limit", "--threads", "1", *TINY, *options, *["--train"][:train]]) == 0
+    printed = capsys.readouterr().out
+    record = json.loads(outputs["json"].read_text())
+    assert [team["threads"] for team in record["limits"]] == [1]
+    for result in record["results"]:
+        found = result["limit"]
+        assert found["microseconds"] == pytest.approx(sum(phase["seconds"] for phase in found["phases"]) * 1e6)
+        best = min(t["median"] for name, t in result["microseconds"].items() if name != "NumPy")
+        assert found["fraction"] == pytest.approx(found["microseconds"] / best, rel=0.1)
+        assert f"{found['fraction']:.0%}" in printed
+        assert found["speedup"] == pytest.approx(result["speedup"] / found["fraction"])
+    at_limit = [result["limit"]["speedup"] for result in record["results"]]
+    assert record["geometric_means"]["all"]["limit"] == pytest.approx(np.exp(np.mean(np.log(at_limit))))
+    assert "at the limit" in " ".join(printed.split())
+    assert "GFLOP/s" in printed
+    assert "5,3,4,6" in outputs["roofline"].read_text()
+
+
+VARIED = ("--layers", "2", "--bidirectional", "--ragged", "--dtype", "float64")
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_bench_takes_nets(train, quick, capsys, tmp_path):
+    path = tmp_path / "out.json"
+    assert main(["bench", "--cell", "gru", *TINY, *VARIED, "--json", str(path), *["--train"][:train]]) == 0
+    assert "GRU 5,3,4,6 x2 bi ragged float64" in capsys.readouterr().out
+    record = json.loads(path.read_text())
+    (result,) = record["results"]
+    assert record["settings"]["dtype"] == result["dtype"] == "float64"
+    assert (result["num_layers"], result["bidirectional"], result["ragged"]) == (2, True, True)
+
+
+def test_default_cases():
+    labels = [case.label for case in default_cases("lstm")]
+    assert len(set(labels)) == len(labels)
+    assert labels[: len(GRID)] == [str(shape) for shape in GRID]
+    assert labels[len(GRID) :] == [
+        "100,1,256,256 x2",
+        "100,1,256,256 bi",
+        "100,32,256,256 x2",
+        "100,32,256,256 bi",
+        "100,32,256,256 ragged",
+    ]
+
+
+def test_ragged_lengths():
+    case = Case("rnn", Shape(101, 500, 1, 1), ragged=True)
+    assert case.lengths.min() == 26
+    assert case.lengths.max() == 101
+    assert case.active_rows[:26].tolist() == [500] * 26
+    assert case.active_rows.sum() == case.lengths.sum()
+    assert case.flops == 2 * case.lengths.sum() * 2
+    assert np.array_equal(case.lengths, Case("lstm", case.shape, ragged=True).lengths)
+
+
+def test_labels_move_apart():
+    assert roofline.spread([1.0, 2.0, 5.0], 1.0) == [1.0, 2.0, 5.0]
+    assert roofline.spread([1.0, 1.0, 1.0, 3.0], 1.0) == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert roofline.spread([1.0, 1.0, 1.5], 1.0) == pytest.approx([1 / 6, 7 / 6, 13 / 6])
+
+
 class Stranger(Reference):
     """A peer that isn't quite right."""
 
@@ -218,6 +301,14 @@ def test_bench_shows_wrong_results(off, quick, capsys, monkeypatch):
     assert main(["bench", "--cell", "lstm", *TINY]) == 1
     printed = capsys.readouterr().out
     assert "error torch on LSTM 5,3,4,6: differs from the reference: y by" in printed
+
+
+def test_bench_leaves_out_what_a_peer_lacks(quick, capsys, monkeypatch):
+    monkeypatch.setattr(Stranger, "lacks", classmethod(lambda cls, case: "gru" if case.cell == "gru" else None))
+    monkeypatch.setattr(Stranger, "off", 0, raising=False)
+    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+    assert main(["bench", *TINY]) == 0
+    assert "torch does not do: gru\n" in capsys.readouterr().out
 
 
 def test_bench_shows_failures(quick, capsys, monkeypatch):
@@ -254,15 +345,27 @@ KINDS = [Live, Frozen, *peers.PEERS]
 JOBS = [(kind, train) for kind in KINDS for train in (False, True) if kind.trains or not train]
 
 
+OPTIONS = [
+    {},
+    {"num_layers": 2, "ragged": True},
+    {"num_layers": 2, "bidirectional": True, "ragged": True},
+    {"bidirectional": True, "dtype": "float64"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("kind", "train"), JOBS, ids=lambda value: getattr(value, "name", value))
-def test_contenders_agree(kind, train, cell, monkeypatch):
+def test_contenders_agree(kind, train, cell, options, monkeypatch):
     if kind in peers.PEERS:
         for module in kind.modules:
             pytest.importorskip(module)
         monkeypatch.setenv("NPROC", "1")
         kind.load(1)
-    case = Case(cell, Shape(7, 3, 5, 9))
+    case = Case(cell, Shape(7, 3, 5, 9), **options)
+    if kind.lacks(case):
+        assert case.dtype == "float64"
+        return
     actual, truth = (bench.outputs(one(Problem(case)), train) for one in (kind, Reference))
     assert actual.keys() == truth.keys()
     assert {"y", "h"} <= actual.keys()

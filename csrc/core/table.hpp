@@ -1,6 +1,7 @@
 // The kernel table of the instruction set that this file is compiled for.
 #pragma once
 
+#include "probe.hpp"
 #include "products.hpp"
 
 namespace rnnkern {
@@ -18,10 +19,18 @@ constexpr CellKernels<typename Entry::Element> cell_kernels() {
 template <class T, class... Entry>
 constexpr Kernels<T> make_kernels(List<Entry...>) {
   static_assert(sizeof...(Entry) == kCellCount, "one entry per CellId");
-  return {kLanes<T>,        kOuterRows<T>,     {cell_kernels<Entry>()...},
-          input_product<T>, linear_product<T>, outer_product<T>,
-          column_sum<T>,    pack_columns<T>,   pack_rows<T>,
-          evaluate<T>};
+  return {kLanes<T>,
+          kOuterRows<T>,
+          {cell_kernels<Entry>()...},
+          input_product<T>,
+          linear_product<T>,
+          outer_product<T>,
+          column_sum<T>,
+          pack_columns<T>,
+          pack_rows<T>,
+          evaluate<T>,
+          {ThroughputProbe<T>::chains, kReadBlock<T>, ThroughputProbe<T>::run, multiply_add_chain<T>,
+           activation_chain<T>, read<T>}};
 }
 
 constexpr KernelTable make_table() {

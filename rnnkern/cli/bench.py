@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,12 +20,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unus
 import rnnkern
 
 from ..settings import config
-from . import errors, files, machine, measure
-from .case import CELLS, GRID, Case, Problem, Results, Shape
+from . import errors, files, machine, measure, probes
+from .case import CELLS, GRID, Case, DType, Problem, Results, Shape, default_cases
 from .contenders import OWN, Contender, Reference
+from .limit import limit
 from .outcome import Outcome, means
 from .peers import load_peers
-from .report import console, print_report
+from .report import console, limits_table, print_report
 
 IDLE_SHAPE = Shape(100, 1, 256, 256)
 """Split over the threads, and short."""
@@ -33,8 +35,7 @@ IDLE_SHAPE = Shape(100, 1, 256, 256)
 def run(options: argparse.Namespace) -> int:
     """Measure, print, write. The exit code is 1 when a contender failed or computed something else."""
     check_outputs(options)
-    cases = [Case(cell, shape) for cell in options.cell or CELLS for shape in options.shape or GRID]
-    cases = list(dict.fromkeys(cases))
+    cases = list(dict.fromkeys(case for cell in options.cell or CELLS for case in wanted_cases(options, cell)))
     check_sizes(options, cases)
     end = time.perf_counter() + options.seconds
     out = console()
@@ -50,17 +51,24 @@ def run(options: argparse.Namespace) -> int:
         for name, reason in absent.items():
             out.print(f"without {escape(name)}: {escape(reason)}")
         idle_case = Case(cases[0].cell, IDLE_SHAPE)
-        idle, outcomes = measure_all(out, cases, kinds, options.train, idle_case, end)
+        teams = measure_limits(out, options.dtype, threads) if options.limit else []
+        idle, outcomes = measure_all(out, cases, kinds, options.train, idle_case, end, teams)
     names = [kind.name for kind in sorted(kinds, key=lambda kind: kind is Reference)]
     what = "Training (forward + all gradients)" if options.train else "Inference"
-    title = f"{what}, float32, {threads} thread{'s' * (threads > 1)}, {facts['processor']}"
+    title = f"{what}, {options.dtype}, {threads} thread{'s' * (threads > 1)}, {facts['processor']}"
     print_report(out, outcomes, names, f"{title}: µs per call", idle, str(idle_case))
     if options.json:
         record = {
             "rnnkern": config(),
             "machine": facts,
             "versions": {name: machine.version(name) for name in ("numpy", *(kind.name for kind in peers))},
-            "settings": {"train": options.train, "threads": threads, "dtype": "float32", "seconds": options.seconds},
+            "settings": {
+                "train": options.train,
+                "threads": threads,
+                "dtype": options.dtype,
+                "seconds": options.seconds,
+            },
+            "limits": [team.as_dict() for team in teams],
             "absent": absent,
             "results": [outcome.as_dict() for outcome in outcomes],
             "geometric_means": means(outcomes),
@@ -69,26 +77,53 @@ def run(options: argparse.Namespace) -> int:
         with files.whole(options.json) as file:
             file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
         out.print(f"wrote {escape(str(options.json))}")
+    pictures: dict[Path, Callable[[], Any]] = {}
     if options.plot:
         from .plot import draw
 
-        with files.whole(options.plot) as file:
-            draw(outcomes, title).savefig(file, format=options.plot.suffix[1:])
-        out.print(f"wrote {escape(str(options.plot))}")
+        pictures[options.plot] = lambda: draw(outcomes, title)
+    if options.roofline:
+        from .roofline import draw_roofline
+
+        pictures[options.roofline] = lambda: draw_roofline(outcomes, teams[-1], title)
+    for path, picture in pictures.items():
+        with files.whole(path) as file:
+            picture().savefig(file, format=path.suffix[1:])
+        out.print(f"wrote {escape(str(path))}")
     return 1 if any(outcome.errors for outcome in outcomes) else 0
+
+
+def wanted_cases(options: argparse.Namespace, cell: str) -> list[Case]:
+    """What the options ask for of one cell; by default the grid and what it lacks."""
+    varied = (options.layers, options.bidirectional, options.ragged)
+    if options.shape is None and varied == (1, False, False):
+        return [replace(case, dtype=options.dtype) for case in default_cases(cell)]
+    return [Case(cell, shape, *varied, dtype=options.dtype) for shape in options.shape or GRID]
+
+
+def measure_limits(out: Console, dtype: DType, threads: int) -> list[probes.Limits]:
+    """Measure what the machine can do at most, and print it."""
+    with out.status("measuring the machine's limits"):
+        teams = [probes.measure(dtype, count) for count in probes.thread_counts(threads)]
+    out.print(limits_table(teams, f"Limits of this machine, {dtype}"))
+    for contradiction in probes.contradictions(teams):
+        out.print(f"The limits were disturbed: {contradiction}", style="yellow")
+    return teams
 
 
 def check_outputs(options: argparse.Namespace) -> None:
     """Leave before the work when its results couldn't be written."""
-    for option in ("json", "plot"):
+    for option in ("json", "plot", "roofline"):
         path: Path | None = getattr(options, option)
         if path is not None and (reason := files.unwritable(path)):
             options.fail(f"argument --{option}: {reason}")
-    if options.plot:
-        from .plot import formats
+        if path is not None and option != "json":
+            from .plot import formats
 
-        if options.plot.suffix[1:] not in formats():
-            options.fail(f"argument --plot: {options.plot} must end in one of .{', .'.join(formats())}")
+            if path.suffix[1:] not in formats():
+                options.fail(f"argument --{option}: {path} must end in one of .{', .'.join(formats())}")
+    if options.roofline and not options.limit:
+        options.fail("argument --roofline: needs --limit")
 
 
 def check_sizes(options: argparse.Namespace, cases: Sequence[Case]) -> None:
@@ -108,29 +143,40 @@ def equal_threads(wanted: int | None) -> Iterator[int]:
 
 
 def measure_all(
-    out: Console, cases: Sequence[Case], kinds: Sequence[type[Contender]], train: bool, idle_case: Case, end: float
+    out: Console,
+    cases: Sequence[Case],
+    kinds: Sequence[type[Contender]],
+    train: bool,
+    idle_case: Case,
+    end: float,
+    teams: Sequence[probes.Limits],
 ) -> tuple[dict[str, float], list[Outcome]]:
-    """Share the time until `end` (of `time.perf_counter`) among the cases, by their size."""
+    """Share the time until `end` (of `time.perf_counter`) among the cases, by their size.
+
+    With limits of the machine's `teams`, the outcomes have a limit, too.
+    """
     shares = [max(0.01, case.flops / 5e10) for case in cases]
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     outcomes: list[Outcome] = []
     with Progress(*bar, console=out, transient=True) as progress:
         task = progress.add_task("idle cost", total=len(cases))
         start = time.perf_counter()
-        calls, _ = prepare(idle_case, [kind for kind in kinds if kind is not Reference], train=False)
+        calls, _, _ = prepare(idle_case, [kind for kind in kinds if kind is not Reference], train=False)
         set_up = [time.perf_counter() - start]
         idle = measure.first_after_idle(calls)
         del calls
         for index, case in enumerate(cases):
             progress.update(task, description=str(case), completed=index)
             start = time.perf_counter()
-            calls, failed = prepare(case, kinds, train)
+            calls, failed, lacks = prepare(case, kinds, train)
             now = time.perf_counter()
             set_up.append(now - start)
             later = sum(set_up) / len(set_up) * (len(cases) - index - 1)
             seconds = max(0.0, end - now - later) * shares[index] / sum(shares[index:])
-            limits = {kind.name: kind.turns for kind in kinds if kind.turns is not None}
-            outcomes.append(Outcome(case, measure.interleave(calls, seconds, limits), failed))
+            turns = {kind.name: kind.turns for kind in kinds if kind.turns is not None}
+            samples = measure.interleave(calls, seconds, turns)
+            least = limit(case, train, teams) if teams else None
+            outcomes.append(Outcome(case, samples, failed, lacks, least))
             del calls
         progress.update(task, completed=len(cases))
     return idle, outcomes
@@ -138,7 +184,7 @@ def measure_all(
 
 def prepare(
     case: Case, kinds: Sequence[type[Contender]], train: bool
-) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+) -> tuple[dict[str, Callable[[], Any]], dict[str, str], dict[str, str]]:
     """Make the contenders and compare what they compute with the reference.
 
     Returns
@@ -146,13 +192,18 @@ def prepare(
     calls
         By name: what to time, of those whose results are right.
     failed
-        By name: what is wrong with the others.
+        By name: what is wrong with others.
+    lacks
+        By name: what the rest don't do.
     """
     problem = Problem(case)
     truth = outputs(Reference(problem), train)
     calls: dict[str, Callable[[], Any]] = {}
     failed: dict[str, str] = {}
+    lacks = {kind.name: lack for kind in kinds if (lack := kind.lacks(case)) is not None}
     for kind in kinds:
+        if kind.name in lacks:
+            continue
         try:
             contender = kind(problem)
             wrong = differences(case, outputs(contender, train), truth)
@@ -163,7 +214,7 @@ def prepare(
             failed[kind.name] = "differs from the reference: " + ", ".join(wrong)
         else:
             calls[kind.name] = contender.train if train else contender.infer
-    return calls, failed
+    return calls, failed, lacks
 
 
 def outputs(contender: Contender, train: bool) -> Results:
@@ -173,14 +224,13 @@ def outputs(contender: Contender, train: bool) -> Results:
 def differences(case: Case, actual: Results, truth: Results) -> list[str]:
     """Say what is missing, too much, or too far away."""
     wrong = [f"{name} only on one side" for name in sorted(actual.keys() ^ truth.keys())]
-    shape = case.shape
+    spec = case.spec
+    widest = max(spec.layer_input_size(layer) for layer in range(case.num_layers))
     for name in actual.keys() & truth.keys():
-        depth = shape.I + (1 + case.gates) * shape.H + (shape.T * shape.B if name in WEIGHT_GRADIENTS else 0)
-        allowed = errors.bound(np.dtype(np.float32), depth, shape.T)
+        summed = math.prod(case.shape[:2]) if name.startswith(("dweight", "dbias")) else 0
+        depth = widest + (1 + case.gates) * case.shape.H + summed
+        allowed = errors.bound(spec.dtype, depth, case.shape.T * case.num_layers)
         error = errors.relative_error(actual[name], truth[name])
         if not error <= allowed:
             wrong.append(f"{name} by {error:.1e}, allowed {allowed:.1e}")
     return wrong
-
-
-WEIGHT_GRADIENTS = frozenset(f"d{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..spec import GATES, Array
+from ..spec import Array, Family, Spec
 
 CELLS = ("lstm", "gru", "rnn")
+FAMILIES: Mapping[str, Family] = {"lstm": "lstm", "gru": "gru_reset_after", "rnn": "rnn"}
+DType = Literal["float32", "float64"]
+DTYPES: tuple[DType, ...] = ("float32", "float64")
 
 Results = Mapping[str, Array]
-"""By name: y (T, B, H), h and c (B, H); of training also dx, dh, dc and the gradient d<name> of each weight."""
+"""By name: y (T, B, D*H), h and c (L*D, B, H); of training also dx, dh, dc and the gradient d<name> of each weight."""
 
 
 class Shape(NamedTuple):
@@ -46,37 +51,91 @@ GRID = (
 
 @dataclass(frozen=True)
 class Case:
-    """One layer, one direction, float32."""
-
     cell: str
     shape: Shape
+    num_layers: int = 1
+    bidirectional: bool = False
+    ragged: bool = False
+    """The sequences have lengths of their own, uniform in T/4..T."""
+    dtype: DType = "float32"
 
     def __str__(self) -> str:
-        return f"{self.cell.upper()} {self.shape}"
+        return f"{self.cell.upper()} {self.label}"
+
+    @property
+    def label(self) -> str:
+        """All but the cell: the sizes, and what is not as usual."""
+        unusual = {
+            f"x{self.num_layers}": self.num_layers > 1,
+            "bi": self.bidirectional,
+            "ragged": self.ragged,
+            self.dtype: self.dtype != "float32",
+        }
+        return " ".join([str(self.shape), *(name for name, holds in unusual.items() if holds)])
+
+    @cached_property
+    def spec(self) -> Spec:
+        return Spec(
+            FAMILIES[self.cell],
+            self.shape.I,
+            self.shape.H,
+            self.num_layers,
+            self.bidirectional,
+            dtype=np.dtype(self.dtype),
+        )
 
     @property
     def gates(self) -> int:
-        return len(GATES["gru_reset_after" if self.cell == "gru" else self.cell])
+        return self.spec.num_gates
+
+    @cached_property
+    def lengths(self) -> Array | None:
+        """Of the sequences, always the same ones (B,); None if none is shorter than T."""
+        steps, batch, *_ = self.shape
+        if not self.ragged:
+            return None
+        return np.random.default_rng(0).integers(-(-steps // 4), steps + 1, batch, np.int64)
+
+    @cached_property
+    def active_rows(self) -> Array:
+        """How many sequences there still are at each step (T,)."""
+        steps, batch, *_ = self.shape
+        if self.lengths is None:
+            return np.full(steps, batch)
+        rows: Array = (np.arange(steps)[:, None] < self.lengths).sum(1)
+        return rows
 
     @property
     def flops(self) -> int:
         """Of the forward products."""
-        return 2 * self.shape.T * self.shape.B * self.gates * self.shape.H * (self.shape.I + self.shape.H)
+        weights = sum(rows * columns[0] for rows, *columns in self.weight_shapes().values() if columns)
+        return 2 * int(self.active_rows.sum()) * weights
+
+    @property
+    def parameters(self) -> int:
+        """How many weights and biases there are."""
+        return sum(math.prod(size) for size in self.weight_shapes().values())
 
     @property
     def nbytes(self) -> int:
         """About what a contender that keeps every intermediate result of training holds."""
         steps, batch, inputs, hidden = self.shape
-        return 4 * (3 * self.gates * hidden * (inputs + hidden + 2) + steps * batch * (2 * inputs + 20 * hidden))
+        parts = self.num_layers * self.spec.num_directions
+        return self.spec.dtype.itemsize * (3 * self.parameters + steps * batch * (2 * inputs + parts * 20 * hidden))
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        rows = self.gates * self.shape.H
-        return {
-            "weight_ih_l0": (rows, self.shape.I),
-            "weight_hh_l0": (rows, self.shape.H),
-            "bias_ih_l0": (rows,),
-            "bias_hh_l0": (rows,),
-        }
+        return self.spec.weight_shapes()
+
+
+DEEP = (Shape(100, 1, 256, 256), Shape(100, 32, 256, 256))
+"""Where the default cases also have two layers, and two directions."""
+
+
+def default_cases(cell: str) -> list[Case]:
+    """The grid, nets of two layers and of two directions, and a ragged batch."""
+    plain = [Case(cell, shape) for shape in GRID]
+    deep = [case for shape in DEEP for case in (Case(cell, shape, num_layers=2), Case(cell, shape, bidirectional=True))]
+    return [*plain, *deep, Case(cell, DEEP[-1], ragged=True)]
 
 
 class Problem:
@@ -85,23 +144,28 @@ class Problem:
     def __init__(self, case: Case) -> None:
         self.case = case
         steps, batch, inputs, hidden = case.shape
+        directions = case.spec.num_directions
         random = np.random.default_rng(0)
-        bound = np.float32(hidden**-0.5)
+        bound = hidden**-0.5
+
+        def normal(width: int) -> Array:
+            return random.standard_normal((steps, batch, width), np.float32).astype(case.dtype)
+
         self.weights: dict[str, Array] = {
-            name: random.uniform(-bound, bound, size).astype(np.float32) for name, size in case.weight_shapes().items()
+            name: random.uniform(-bound, bound, size).astype(case.dtype) for name, size in case.weight_shapes().items()
         }
-        self.x: Array = random.standard_normal((steps, batch, inputs), np.float32)
-        self.dy: Array = random.standard_normal((steps, batch, hidden), np.float32)
+        self.x: Array = normal(inputs)
+        self.dy: Array = normal(directions * hidden)
         self.state: tuple[Array, ...] = tuple(
-            np.zeros((1, batch, hidden), np.float32) for _ in range(2 if case.cell == "lstm" else 1)
+            np.zeros((case.num_layers * directions, batch, hidden), case.dtype)
+            for _ in range(1 + case.spec.has_cell_state)
         )
 
     def results(self, y: Array, state: tuple[Array, ...]) -> dict[str, Array]:
-        """Name the results of inference, whatever axes of size one the states have."""
-        shape = (self.case.shape.B, self.case.shape.H)
-        return {"y": y, **{name: np.reshape(array, shape) for name, array in zip("hc", state, strict=False)}}
+        """Name the results of inference."""
+        return {"y": y, **dict(zip("hc", state, strict=False))}
 
     def gradients(self, dx: Array, dstate: tuple[Array, ...], dweights: Mapping[str, Array]) -> dict[str, Array]:
         """Name the gradients."""
-        named = {f"d{name}": array for name, array in self.results(dx, dstate).items() if name != "y"}
+        named = {f"d{name}": array for name, array in zip("hc", dstate, strict=False)}
         return {"dx": dx, **named, **{f"d{name}": array for name, array in dweights.items()}}

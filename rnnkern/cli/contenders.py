@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import rnnkern
 
 from ..spec import Array
-from .case import Problem, Results
+from .case import Case, Problem, Results
 
 
 class Contender(ABC):
@@ -19,6 +19,11 @@ class Contender(ABC):
     peer: ClassVar[bool] = False
     turns: ClassVar[int | None] = None
     """At most so many turns of timing."""
+
+    @classmethod
+    def lacks(cls, case: Case) -> str | None:
+        """Name what a case asks for and this contender doesn't do, or None."""
+        return None
 
     @abstractmethod
     def __init__(self, problem: Problem) -> None: ...
@@ -53,20 +58,28 @@ class Live(Contender):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        kind = getattr(rnnkern, problem.case.cell.upper())
-        self.layer = kind(problem.case.shape.I, problem.case.shape.H, backend=self.backend)
+        case = problem.case
+        self.layer = getattr(rnnkern, case.cell.upper())(
+            case.shape.I,
+            case.shape.H,
+            case.num_layers,
+            bidirectional=case.bidirectional,
+            dtype=case.dtype,
+            backend=self.backend,
+        )
         self.layer.load_state_dict(problem.weights)
-        self.state = problem.state if problem.case.cell == "lstm" else problem.state[0]
+        self.state = problem.state if case.spec.has_cell_state else problem.state[0]
+        self.options = {} if case.lengths is None else {"lengths": case.lengths}
 
     def infer(self) -> Any:
-        return self.layer(self.problem.x)
+        return self.layer(self.problem.x, **self.options)
 
     def inferred(self, result: Any) -> Results:
         y, state = result
         return self.problem.results(y, as_tuple(state))
 
     def train(self) -> Any:
-        y, state, tape = self.layer.forward(self.problem.x, self.state)
+        y, state, tape = self.layer.forward(self.problem.x, self.state, **self.options)
         return y, state, self.layer.backward(tape, self.problem.dy)
 
     def trained(self, result: Any) -> Results:

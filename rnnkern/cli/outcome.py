@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import geometric_mean, median, quantiles
 from typing import Any
 
 from .case import Case
 from .contenders import OWN, Reference
+from .limit import Limit
 from .peers import PEERS
 
 OURS = tuple(kind.name for kind in OWN if kind is not Reference)
@@ -22,6 +23,10 @@ class Outcome:
     """By contender: seconds of each call."""
     errors: Mapping[str, str]
     """By contender: why it was not timed."""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """By contender: what it doesn't do."""
+    limit: Limit | None = None
+    """Where the machine's limits were measured."""
 
     def seconds(self, name: str) -> float | None:
         """Median; None if not timed."""
@@ -44,14 +49,48 @@ class Outcome:
             return None
         return median(self.samples[name]) / median(self.samples[own])
 
+    @property
+    def own_seconds(self) -> float | None:
+        """The best of our ways; None if none was timed."""
+        own = self.best(OURS)
+        return None if own is None else self.seconds(own)
+
+    @property
+    def fraction(self) -> float | None:
+        """Of the limit: its time / the best of ours."""
+        own = self.own_seconds
+        return self.limit.seconds / own if self.limit and own else None
+
+    @property
+    def speedup_at_limit(self) -> float | None:
+        """How many times faster than the best rival the limit is."""
+        rival = self.rival and self.seconds(self.rival)
+        return rival / self.limit.seconds if self.limit and rival else None
+
     def as_dict(self) -> dict[str, Any]:
+        limit = {}
+        if self.limit:
+            phases = [asdict(phase) for phase in self.limit.phases]
+            limit["limit"] = {
+                "microseconds": self.limit.seconds * 1e6,
+                "bound": self.limit.bound,
+                "fraction": self.fraction,
+                "speedup": self.speedup_at_limit,
+                "phases": phases,
+            }
         return {
             "cell": self.case.cell,
             **self.case.shape._asdict(),
+            "num_layers": self.case.num_layers,
+            "bidirectional": self.case.bidirectional,
+            "ragged": self.case.ragged,
+            "dtype": self.case.dtype,
             "microseconds": {name: microseconds(values) for name, values in self.samples.items()},
             "rival": self.rival,
             "speedup": self.speedup(self.rival),
             "errors": dict(self.errors),
+            "lacks": dict(self.lacks),
+            **limit,
         }
 
 
@@ -62,7 +101,10 @@ def microseconds(samples: Sequence[float]) -> dict[str, float]:
 
 
 def means(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """Geometric means of the speed-up, by cell and for all, against the best rival and against each contender."""
+    """Geometric means of the speed-up, by cell and for all.
+
+    Against the best rival, `best`, and what it would be at the limit, `limit`; and against each contender.
+    """
     cells = list(dict.fromkeys(outcome.case.cell for outcome in outcomes))
     groups = {cell: [outcome for outcome in outcomes if outcome.case.cell == cell] for cell in cells}
     if len(cells) > 1:
@@ -73,5 +115,6 @@ def means(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
 def _means(outcomes: Sequence[Outcome]) -> dict[str, float]:
     ratios = {"best": [outcome.speedup(outcome.rival) for outcome in outcomes]}
     ratios |= {name: [outcome.speedup(name) for outcome in outcomes] for name in (*RIVALS, Reference.name)}
+    ratios["limit"] = [outcome.speedup_at_limit for outcome in outcomes]
     known = {name: [ratio for ratio in values if ratio is not None] for name, values in ratios.items()}
     return {name: geometric_mean(values) for name, values in known.items() if values}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..spec import Array
-from .case import Problem, Results
+from .case import Case, Problem, Results
 from .contenders import Contender
 
 
@@ -44,20 +44,35 @@ class Torch(Peer):
         import torch
 
         self.torch, self.problem = torch, problem
-        kind = getattr(torch.nn, problem.case.cell.upper())
-        self.layer = kind(problem.case.shape.I, problem.case.shape.H)
+        case = problem.case
+        self.layer = getattr(torch.nn, case.cell.upper())(
+            case.shape.I,
+            case.shape.H,
+            case.num_layers,
+            bidirectional=case.bidirectional,
+            dtype=getattr(torch, case.dtype),
+        )
         self.layer.load_state_dict({name: torch.from_numpy(weight) for name, weight in problem.weights.items()})
         self.x, self.dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
         self.x_grad = self.x.clone().requires_grad_()
         self.state = [torch.from_numpy(array).clone().requires_grad_() for array in problem.state]
         self.wrt = [self.x_grad, *self.state, *self.layer.parameters()]
+        self.lengths = None if case.lengths is None else torch.from_numpy(case.lengths)
+
+    def run(self, x: Any, *state: Any) -> Any:
+        """Run the layer; sequences of different lengths as a packed sequence."""
+        if self.lengths is None:
+            return self.layer(x, *state)
+        rnn = self.torch.nn.utils.rnn
+        y, last = self.layer(rnn.pack_padded_sequence(x, self.lengths, enforce_sorted=False), *state)
+        return rnn.pad_packed_sequence(y, total_length=len(x))[0], last
 
     def infer(self) -> Any:
         with self.torch.inference_mode():
-            return self.layer(self.x)
+            return self.run(self.x)
 
     def train(self) -> Any:
-        y, state = self.layer(self.x_grad, tuple(self.state) if len(self.state) == 2 else self.state[0])
+        y, state = self.run(self.x_grad, tuple(self.state) if len(self.state) == 2 else self.state[0])
         return y, state, self.torch.autograd.grad(y, self.wrt, self.dy, materialize_grads=True)
 
     def inferred(self, result: Any) -> Results:
@@ -79,28 +94,62 @@ GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 
 
 def onnx_model(problem: Problem) -> bytes:
-    """Serialise a model of one node: x (T, B, I) -> y (T, 1, B, H) and the last states (1, B, H)."""
+    """Serialise a model with one node a layer.
+
+    x (T, B, I), and lengths (B,) of ragged batches -> y (T, D, B, H), then all layers' last states h (D, B, H), then c.
+    """
     from onnx import TensorProto, checker, helper, numpy_helper
 
     case, shape = problem.case, problem.case.shape
+    directions = case.spec.num_directions
 
     def reorder(name: str) -> Array:
         gates = np.split(problem.weights[name], case.gates)
         return np.concatenate([gates[place] for place in GATE_ORDER[case.cell]])
 
-    constants = {
-        "W": reorder("weight_ih_l0")[None],
-        "R": reorder("weight_hh_l0")[None],
-        "bias": np.concatenate([reorder("bias_ih_l0"), reorder("bias_hh_l0")])[None],
-    }
-    outputs = {"y": (shape.T, 1, shape.B, shape.H)} | dict.fromkeys("hc"[: len(problem.state)], (1, shape.B, shape.H))
-    options = {"linear_before_reset": 1} if case.cell == "gru" else {}
-    node = helper.make_node(case.cell.upper(), ["x", *constants], list(outputs), hidden_size=shape.H, **options)
+    constants: dict[str, Array] = {}
+
+    def constant(name: str, value: Array) -> str:
+        constants[name] = value
+        return name
+
+    options: dict[str, Any] = {"linear_before_reset": 1} if case.cell == "gru" else {}
+    if case.bidirectional:
+        options["direction"] = "bidirectional"
+    nodes, below = [], "x"
+    for layer in range(case.num_layers):
+        suffixes = [suffix for of, _, suffix in case.spec.parts() if of == layer]
+        weight, recurrent, *biases = (
+            np.stack([reorder(name + suffix) for suffix in suffixes])
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        if layer:
+            laid_out = helper.make_node("Transpose", [below], [f"{below}_transposed"], perm=[0, 2, 1, 3])
+            size = constant("size", np.array([0, 0, directions * shape.H], np.int64))
+            joined = helper.make_node("Reshape", [f"{below}_transposed", size], [f"{below}_joined"])
+            nodes += [laid_out, joined]
+            below = f"{below}_joined"
+        inputs = [
+            below,
+            constant(f"W{layer}", weight),
+            constant(f"R{layer}", recurrent),
+            constant(f"bias{layer}", np.concatenate(biases, axis=1)),
+            *(["lengths"] if case.ragged else []),
+        ]
+        outputs = [f"{name}{layer}" for name in ("y", *"hc"[: len(problem.state)])]
+        nodes.append(helper.make_node(case.cell.upper(), inputs, outputs, hidden_size=shape.H, **options))
+        below = outputs[0]
+    results: dict[str, tuple[int, ...]] = {below: (shape.T, directions, shape.B, shape.H)}
+    for name in "hc"[: len(problem.state)]:
+        results |= {f"{name}{layer}": (directions, shape.B, shape.H) for layer in range(case.num_layers)}
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [shape.T, shape.B, shape.I])]
+    if case.ragged:
+        given.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, [shape.B]))
     graph = helper.make_graph(
-        [node],
+        nodes,
         case.cell,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [shape.T, shape.B, shape.I])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in outputs.items()],
+        given,
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in results.items()],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=10)
@@ -111,9 +160,20 @@ def onnx_model(problem: Problem) -> bytes:
 class OnnxPeer(Peer):
     problem: Problem
 
+    @classmethod
+    def lacks(cls, case: Case) -> str | None:
+        return None if case.dtype == "float32" else case.dtype
+
+    def feed(self) -> dict[str, Array]:
+        """The inputs of the model."""
+        lengths = self.problem.case.lengths
+        return {"x": self.problem.x, **({} if lengths is None else {"lengths": lengths.astype(np.int32)})}
+
     def inferred(self, result: Any) -> Results:
-        y, *state = result
-        return self.problem.results(y[:, 0], tuple(state))
+        y, *last = result
+        layers = self.problem.case.num_layers
+        states = [np.concatenate(last[start : start + layers]) for start in range(0, len(last), layers)]
+        return self.problem.results(y.transpose(0, 2, 1, 3).reshape(*y.shape[::2], -1), tuple(states))
 
 
 class OnnxRuntime(OnnxPeer):
@@ -130,12 +190,13 @@ class OnnxRuntime(OnnxPeer):
         import onnxruntime
 
         self.problem = problem
+        self.inputs = self.feed()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         self.session = onnxruntime.InferenceSession(onnx_model(problem), options, ["CPUExecutionProvider"])
 
     def infer(self) -> Any:
-        return self.session.run(None, {"x": self.problem.x})
+        return self.session.run(None, self.inputs)
 
 
 class OpenVino(OnnxPeer):
@@ -154,11 +215,12 @@ class OpenVino(OnnxPeer):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.inputs = self.feed()
         model = self.core.read_model(onnx_model(problem))
         self.request = self.core.compile_model(model, "CPU").create_infer_request()
 
     def infer(self) -> Any:
-        return self.request.infer([self.problem.x], share_inputs=True, share_outputs=True)
+        return self.request.infer(self.inputs, share_inputs=True, share_outputs=True)
 
     def inferred(self, result: Any) -> Results:
         return super().inferred([array.copy() for array in result.values()])
@@ -181,15 +243,18 @@ class Jax(Peer):
         import jax
 
         self.jax, self.problem = jax, problem
+        case = problem.case
+        jax.config.update("jax_enable_x64", case.dtype == "float64")
         self.inputs = jax.device_put((problem.weights, problem.x, problem.state))
         self.dy = jax.device_put(problem.dy)
-        layer = functools.partial(jax_layer, problem.case.cell)
+        mask = None if case.lengths is None else np.arange(case.shape.T)[:, None, None] < case.lengths[:, None]
+        network = functools.partial(jax_network, case, mask)
 
         def gradients(weights: Any, x: Any, state: Any, dy: Any) -> Any:
-            (y, last), backward = jax.vjp(layer, weights, x, state)
+            (y, last), backward = jax.vjp(network, weights, x, state)
             return y, last, *backward((dy, jax.tree.map(jax.numpy.zeros_like, last)))
 
-        self.forward, self.gradients = jax.jit(layer), jax.jit(gradients)
+        self.forward, self.gradients = jax.jit(network), jax.jit(gradients)
 
     def infer(self) -> Any:
         return self.jax.block_until_ready(self.forward(*self.inputs))
@@ -206,39 +271,66 @@ class Jax(Peer):
         return {**self.problem.results(y, state), **self.problem.gradients(dx, dstate, dweights)}
 
 
-def jax_layer(cell: str, weights: Any, x: Any, state: Any) -> Any:
-    """(y, last state) of PyTorch's layer `cell`; states have shape (1, B, H)."""
+def jax_network(case: Case, mask: Any, weights: Any, x: Any, state: Any) -> Any:
+    """(y, last states) of PyTorch's network; mask (T, B, 1) is false where a sequence has ended, None if none ends."""
+    from jax import numpy as jnp
+
+    last = []
+    for layer in range(case.num_layers):
+        outputs = []
+        for part, (of, direction, suffix) in enumerate(case.spec.parts()):
+            if of == layer:
+                own = {name.removesuffix(suffix): array for name, array in weights.items() if name.endswith(suffix)}
+                start = tuple(array[part] for array in state)
+                final, y = jax_layer(case.cell, mask, own, x, start, direction == 1)
+                outputs.append(y)
+                last.append(final)
+        x = jnp.concatenate(outputs, axis=-1)
+    return x, tuple(jnp.stack(arrays) for arrays in zip(*last))
+
+
+def jax_layer(cell: str, mask: Any, weights: Any, x: Any, state: Any, reverse: bool) -> Any:
+    """(last state, y) of one layer and direction; states have shape (B, H)."""
     import jax
     from jax import numpy as jnp
     from jax.nn import sigmoid
 
-    recurrent = weights["weight_hh_l0"].T
-    projected = x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
+    recurrent = weights["weight_hh"].T
+    projected = x @ weights["weight_ih"].T + weights["bias_ih"]
     if cell != "gru":
-        projected = projected + weights["bias_hh_l0"]
+        projected = projected + weights["bias_hh"]
 
     def lstm(state: Any, u: Any) -> Any:
         h, c = state
         i, f, g, o = jnp.split(u + h @ recurrent, 4, axis=-1)
         c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
-        h = sigmoid(o) * jnp.tanh(c)
-        return (h, c), h
+        return sigmoid(o) * jnp.tanh(c), c
 
     def gru(state: Any, u: Any) -> Any:
         (h,) = state
         u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
-        h_r, h_z, h_n = jnp.split(h @ recurrent + weights["bias_hh_l0"], 3, axis=-1)
+        h_r, h_z, h_n = jnp.split(h @ recurrent + weights["bias_hh"], 3, axis=-1)
         z = sigmoid(u_z + h_z)
-        h = (1 - z) * jnp.tanh(u_n + sigmoid(u_r + h_r) * h_n) + z * h
-        return (h,), h
+        return ((1 - z) * jnp.tanh(u_n + sigmoid(u_r + h_r) * h_n) + z * h,)
 
     def rnn(state: Any, u: Any) -> Any:
         (h,) = state
-        h = jnp.tanh(u + h @ recurrent)
-        return (h,), h
+        return (jnp.tanh(u + h @ recurrent),)
 
-    last, y = jax.lax.scan({"lstm": lstm, "gru": gru, "rnn": rnn}[cell], tuple(s[0] for s in state), projected)
-    return y, tuple(array[None] for array in last)
+    cell_step = {"lstm": lstm, "gru": gru, "rnn": rnn}[cell]
+
+    def step(state: Any, u: Any) -> Any:
+        new = cell_step(state, u)
+        return new, new[0]
+
+    def masked_step(state: Any, inputs: Any) -> Any:
+        u, active = inputs
+        new = cell_step(state, u)
+        return tuple(jnp.where(active, n, s) for n, s in zip(new, state)), jnp.where(active, new[0], 0)
+
+    if mask is None:
+        return jax.lax.scan(step, state, projected, reverse=reverse)
+    return jax.lax.scan(masked_step, state, (projected, mask), reverse=reverse)
 
 
 PEERS: tuple[type[Peer], ...] = (Torch, OnnxRuntime, OpenVino, Jax)

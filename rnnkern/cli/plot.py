@@ -74,7 +74,7 @@ def draw_cell(panel: Any, outcomes: Sequence[Outcome], shown: Sequence[str]) -> 
                 style = {"marker": mark, "s": size, "color": COLOURS[name], "edgecolor": "white", "lw": 0.8}
                 panel.scatter(min(value, FARTHEST), row, zorder=3, **style)
     panel.axvline(1, color="black", lw=1.4, zorder=2)
-    panel.set_yticks(range(len(outcomes)), [str(outcome.case.shape) for outcome in outcomes], fontsize=9)
+    panel.set_yticks(range(len(outcomes)), [outcome.case.label for outcome in outcomes], fontsize=9)
     panel.set_ylim(len(outcomes) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x", color="#e8e8e8", lw=0.7, zorder=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .outcome import RIVALS, Outcome, means
+from .probes import Limits
 
 
 def console() -> Console:
@@ -40,13 +42,21 @@ def ratio(value: float | None) -> Text:
     return Text(f"{value:.2f}", style="bold green" if value >= 1 else "bold red")
 
 
+def percent(value: float | None) -> Text:
+    return Text("-", style="dim") if value is None else Text(f"{value:.0%}")
+
+
 def times_table(outcomes: Sequence[Outcome], names: Sequence[str], title: str) -> Table:
     """Every shape, every contender; the fastest of each row in bold."""
-    table = new_table(
-        title, f"speed-up: {rival_name(outcomes)}'s time / the better of rnnkern (live weights) and frozen"
-    )
+    caption = f"speed-up: {rival_name(outcomes)}'s time / the better of rnnkern (live weights) and frozen"
+    limited = any(outcome.limit for outcome in outcomes)
+    if limited:
+        caption += (
+            "\nlimit: what this machine takes at least; of limit: that / the better of ours; bound by: the most of it"
+        )
+    table = new_table(title, caption)
     table.add_column("cell T,B,I,H", overflow="fold")
-    for name in (*names, "speed-up"):
+    for name in (*names, "speed-up", *(("limit", "of limit", "bound by") if limited else ())):
         table.add_column(name, justify="right", overflow="fold")
     previous = None
     for outcome in outcomes:
@@ -63,7 +73,10 @@ def times_table(outcomes: Sequence[Outcome], names: Sequence[str], title: str) -
                 row.append(Text("error", style="red"))
             else:
                 row.append(Text("-", style="dim"))
-        table.add_row(str(outcome.case), *row, ratio(outcome.speedup(outcome.rival)))
+        row.append(ratio(outcome.speedup(outcome.rival)))
+        if outcome.limit:
+            row += [Text(duration(outcome.limit.seconds)), percent(outcome.fraction), Text(outcome.limit.bound)]
+        table.add_row(str(outcome.case), *row)
     return table
 
 
@@ -76,9 +89,40 @@ def means_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> Table:
     table.add_column("cell")
     for name in against:
         table.add_column(rival_name(outcomes) if name == "best" else name, justify="right", overflow="fold")
+    if any("limit" in row for row in rows.values()):
+        against.append("limit")
+        table.add_column(f"{rival_name(outcomes)}, at the limit", justify="right", overflow="fold")
     for cell, row in rows.items():
         table.add_row(cell if cell == "all" else cell.upper(), *(ratio(row.get(name)) for name in against))
     return table
+
+
+def limits_table(teams: Sequence[Limits], title: str) -> Table:
+    """A column per number of threads."""
+    table = new_table(title)
+    table.add_column("limit")
+    for team in teams:
+        table.add_column(f"{team.threads} thread{'s' * (team.threads > 1)}", justify="right")
+    table.add_column("unit")
+
+    def add(name: str, unit: str, value: Callable[[Limits], float]) -> None:
+        table.add_row(name, *(f"{value(team):.3g}" for team in teams), unit)
+
+    add("multiply-adds", "GFLOP/s", lambda team: team.peak / 1e9)
+    for place, level in enumerate(teams[0].levels):
+        size = f", {size_text(level.size)}" if math.isfinite(level.size) else ""
+        add(f"reading {level.name}{size}", "GB/s", lambda team, place=place: team.levels[place].bandwidth / 1e9)  # type: ignore[misc]
+    add("sigmoid", "G/s", lambda team: team.sigmoid / 1e9)
+    add("tanh", "G/s", lambda team: team.tanh / 1e9)
+    add("barrier", "ns", lambda team: team.barrier * 1e9)
+    add("one multiply-add", "ns", lambda team: team.multiply_add_latency * 1e9)
+    add("one sigmoid", "ns", lambda team: team.sigmoid_latency * 1e9)
+    add("one tanh", "ns", lambda team: team.tanh_latency * 1e9)
+    return table
+
+
+def size_text(size: float) -> str:
+    return f"{size / 2**20:.4g} MiB" if size >= 2**20 else f"{size / 2**10:.4g} KiB"
 
 
 def print_report(
@@ -98,6 +142,10 @@ def print_report(
     if idle:
         costs = ", ".join(f"{name} {extra * 1e3:+.2f} ms" for name, extra in idle.items())
         out.print(f"First call after 50 ms of idling, against a hot one ({idle_case}): {costs}")
+    for name in names:
+        lacks = dict.fromkeys(outcome.lacks[name] for outcome in outcomes if name in outcome.lacks)
+        if lacks:
+            out.print(f"{escape(name)} does not do: {', '.join(lacks)}")
     for outcome in outcomes:
         for name, error in outcome.errors.items():
             out.print(f"[bold red]error[/] {escape(f'{name} on {outcome.case}: {error}')}")
