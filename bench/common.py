@@ -124,10 +124,11 @@ def summarise(out: Console, figures: Iterable[Mapping[str, Any]], what: str) -> 
         out.print(f"{what}: {missed} of {len(met)} miss the target", style="red" if missed else "green")
 
 
-def parser(description: str, *, plot: bool = False, seconds: int = 60) -> argparse.ArgumentParser:
+def parser(description: str, *, cells: bool = True, plot: bool = False, seconds: int = 60) -> argparse.ArgumentParser:
     """The options that all programs have."""
     root = argparse.ArgumentParser(description=description)
-    root.add_argument("--cell", action="append", choices=CELLS, help="repeatable; default: all")
+    if cells:
+        root.add_argument("--cell", action="append", choices=CELLS, help="repeatable; default: all")
     root.add_argument("--threads", type=positive, metavar="N", help="default: rnnkern's")
     help_text = f"aim to measure for so long (default: {seconds}); nothing is measured less than three times"
     root.add_argument("--seconds", type=positive, default=seconds, metavar="S", help=help_text)
@@ -135,7 +136,7 @@ def parser(description: str, *, plot: bool = False, seconds: int = 60) -> argpar
     root.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     if plot:
         root.add_argument("--plot", type=Path, metavar="FILE", help="draw the picture (png, svg, pdf, ...)")
-    root.set_defaults(plot=None, fail=root.error)
+    root.set_defaults(**({} if plot else {"plot": None}), **({} if cells else {"cell": None}), fail=root.error)
     return root
 
 

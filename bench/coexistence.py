@@ -1,0 +1,180 @@
+"""Whether torch and rnnkern slow each other down when one process uses both in turn.
+
+Blocks of calls in random order, many times: each side's work alone, each alternating with other work of its own side,
+and both alternating. Alternating also costs caches, as other work evicts what the next call needs: what alternating with
+the own side costs has no part of another thread pool. So `slow-down` is against alone, and `against own` leaves out the
+caches. All this in two processes, one imports torch first, the other rnnkern.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from common import Net, figure, in_new_process, parser, shown, started, summarise, track, write
+from threadpoolctl import threadpool_info
+
+import rnnkern
+from rnnkern.cli import machine, measure
+from rnnkern.cli.case import Shape
+from rnnkern.cli.report import duration, new_table
+
+OURS = {
+    "LSTM 100,1,256,256": (Shape(100, 1, 256, 256), "frozen"),
+    "LSTM 50,32,64,64": (Shape(50, 32, 64, 64), "frozen"),
+    "LSTM 24,32,64,64 training": (Shape(24, 32, 64, 64), "training"),
+}
+TORCHS = {"matmul 512": 512, "nn.LSTM 50,8,128,128": Shape(50, 8, 128, 128)}
+MOST = 1.05
+BLOCK = 0.02
+"""Seconds of timed calls per member of a block."""
+ROUNDS = (5, 60)
+TASKS = Path("/proc/self/task")
+
+
+def our_work(name: str) -> list[measure.Call]:
+    """The call, and the same on other arrays."""
+    shape, way = OURS[name]
+    return [Net("lstm", shape).calls([way])[way] for _ in range(2)]
+
+
+def torch_work(name: str) -> list[measure.Call]:
+    """The call, and the same on other arrays."""
+    import torch
+
+    size = TORCHS[name]
+    return [matmul(torch, size) if isinstance(size, int) else torch_lstm(torch, size) for _ in range(2)]
+
+
+def matmul(torch: Any, size: int) -> measure.Call:
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    return lambda: a @ b
+
+
+def torch_lstm(torch: Any, shape: Shape) -> measure.Call:
+    layer, x = torch.nn.LSTM(shape.I, shape.H), torch.rand(*shape[:3])
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return layer(x)
+
+    return run
+
+
+def block(calls: Sequence[measure.Call], expected: float) -> list[float]:
+    """Call in turn; medians by call, without the first few."""
+    measure.quieten()
+    count = max(5, min(200, int(BLOCK / expected)))
+    samples: list[list[float]] = [[] for _ in calls]
+    for _ in range(count + 3):
+        for call, times in zip(calls, samples):
+            times.append(measure.once(call))
+    return [median(times[3:]) for times in samples]
+
+
+def threads_now() -> int | None:
+    return len(list(TASKS.iterdir())) if TASKS.exists() else None
+
+
+def pair(our_name: str, torch_name: str, threads: int, seconds: float) -> dict[str, Any]:
+    """Run in a process of its own: seconds per call alone and alternating, block by block, and the state of the pools."""
+    import torch
+
+    torch.set_num_threads(threads)
+    order = [name for name in sys.modules if name in ("torch", "rnnkern")]
+    with rnnkern.num_threads(threads):
+        (ours, our_other), (theirs, their_other) = our_work(our_name), torch_work(torch_name)
+        for call in (ours, our_other, theirs, their_other):
+            call()
+        modes = {
+            "alone": [[ours], [theirs]],
+            "own": [[ours, our_other], [theirs, their_other]],
+            "mixed": [[ours, theirs]],
+        }
+        found: dict[str, list[list[float]]] = {"alone": [[], []], "own": [[], []], "mixed": [[], []]}
+        expected = max(measure.estimate(ours), measure.estimate(theirs))
+        jobs = [(mode, side) for mode, members in modes.items() for side in range(len(members))]
+        end = time.perf_counter() + seconds
+        least, most = ROUNDS if seconds > 0 else (2, 2)
+        shuffle = random.Random(0).shuffle
+        with measure.no_collection():
+            for done in range(most):
+                if done >= least and time.perf_counter() > end:
+                    break
+                shuffle(jobs)
+                for mode, side in jobs:
+                    medians = block(modes[mode][side], expected)
+                    if mode == "mixed":
+                        for times, value in zip(found[mode], medians):
+                            times.append(value)
+                    else:
+                        found[mode][side].append(medians[0])
+        pools = [(pool["user_api"], Path(pool["filepath"]).name, pool["num_threads"]) for pool in threadpool_info()]
+        return {"imported": order, "blocks": found, "pools": pools, "threads": threads_now()}
+
+
+def slow_down(blocks: dict[str, list[list[float]]], side: int) -> dict[str, Any]:
+    """Medians over the blocks, and the quartiles of the ratios of one round."""
+    alone, own, mixed = (median(blocks[mode][side]) for mode in ("alone", "own", "mixed"))
+    ratios = [m / a for m, a in zip(blocks["mixed"][side], blocks["alone"][side])]
+    low, _, high = quantiles(ratios, n=4)
+    return {
+        "alone": alone,
+        "own": own,
+        "mixed": mixed,
+        "slow_down": figure(mixed / alone, at_most=MOST),
+        "against_own": figure(mixed / own, at_most=MOST),
+        "quartiles": [low, high],
+    }
+
+
+def main() -> None:
+    root = parser(__doc__.splitlines()[0], cells=False)
+    if machine.version("torch") is None:
+        root.error("this program needs torch")
+    with started(root) as (options, out):
+        pairs = [(first, ours, theirs) for first in ("torch", "rnnkern") for ours in OURS for theirs in TORCHS]
+        if options.quick:
+            pairs = pairs[1:2]
+        table = new_table(
+            f"torch {machine.version('torch')} and rnnkern, {options.threads} threads each: µs per call",
+            "slow-down: mixed / alone; quartiles over the rounds; against own: mixed / own",
+        )
+        for name in ("first import", "call", "in turn with"):
+            table.add_column(name)
+        for name in ("alone", "own", "mixed", "slow-down", "quartiles", "against own"):
+            table.add_column(name, justify="right")
+        rows: list[dict[str, Any]] = []
+        states = {}
+        for first, ours, theirs in track(out, pairs):
+            share = options.seconds / len(pairs)
+            found = in_new_process(pair, ours, theirs, options.threads, share, before=f"import {first}")
+            states[first] = {name: found[name] for name in ("imported", "pools", "threads")}
+            for side, (name, other) in enumerate(((ours, theirs), (theirs, ours))):
+                row = {"first": first, "call": name, "other": other, "ours": side == 0} | slow_down(
+                    found["blocks"], side
+                )
+                rows.append(row)
+                times = (duration(row[mode]) for mode in ("alone", "own", "mixed"))
+                low, high = row["quartiles"]
+                quartiles = f"{low:.2f}..{high:.2f}"
+                ratios = shown(row["slow_down"], 3), quartiles, shown(row["against_own"], 3)
+                table.add_row(
+                    first, name if side else f"rnnkern {name}", f"{'rnnkern ' * side}{other}", *times, *ratios
+                )
+        out.print(table)
+        for first, state in states.items():
+            pools = ", ".join(f"{file} ({api}, {count} threads)" for api, file, count in state["pools"])
+            out.print(f"{' then '.join(state['imported'])}: {pools}; {state['threads']} threads exist")
+        summarise(out, [row["slow_down"] for row in rows], "slow-down")
+        summarise(out, [row["against_own"] for row in rows], "against own")
+        write(options, out, {"rows": rows, "processes": states})
+
+
+if __name__ == "__main__":
+    main()
