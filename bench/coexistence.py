@@ -1,9 +1,9 @@
 """Whether torch and rnnkern slow each other down when one process uses both in turn.
 
-Blocks of calls in random order, many times: each side's work alone, each alternating with other work of its own side,
-and both alternating. Alternating also costs caches, as other work evicts what the next call needs: what alternating with
-the own side costs has no part of another thread pool. So `slow-down` is against alone, and `against own` leaves out the
-caches. All this in two processes, one imports torch first, the other rnnkern.
+Blocks of calls in random order, many rounds: each side's work alone, each alternating with other work of its own side,
+and both alternating. Alternating also costs caches, as other work evicts what the next call needs; alternating with
+work of the own side costs the same without a second library. So `slow-down` is against alone, `against own` leaves the
+caches out. All this in two processes: one imports torch first, the other rnnkern.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
+import numpy as np
 from common import Net, figure, in_new_process, parser, shown, started, summarise, track, write
 from threadpoolctl import threadpool_info
 
@@ -82,7 +83,7 @@ def threads_now() -> int | None:
 
 
 def pair(our_name: str, torch_name: str, threads: int, seconds: float) -> dict[str, Any]:
-    """Run in a process of its own: seconds per call alone and alternating, block by block, and the state of the pools."""
+    """Seconds per call alone and alternating, block by block, and the thread pools of this process."""
     import torch
 
     torch.set_num_threads(threads)
@@ -91,27 +92,25 @@ def pair(our_name: str, torch_name: str, threads: int, seconds: float) -> dict[s
         (ours, our_other), (theirs, their_other) = our_work(our_name), torch_work(torch_name)
         for call in (ours, our_other, theirs, their_other):
             call()
-        modes = {
+        calls = {
             "alone": [[ours], [theirs]],
             "own": [[ours, our_other], [theirs, their_other]],
             "mixed": [[ours, theirs]],
         }
-        found: dict[str, list[list[float]]] = {"alone": [[], []], "own": [[], []], "mixed": [[], []]}
+        found: dict[str, list[list[float]]] = {mode: [[], []] for mode in calls}
         expected = max(measure.estimate(ours), measure.estimate(theirs))
-        jobs = [(mode, side) for mode, members in modes.items() for side in range(len(members))]
+        jobs = [(mode, side) for mode, members in calls.items() for side in range(len(members))]
         end = time.perf_counter() + seconds
-        least, most = ROUNDS if seconds > 0 else (2, 2)
+        least, most = ROUNDS if seconds > 0 else (1, 1)
         shuffle = random.Random(0).shuffle
         with measure.no_collection():
-            for done in range(most):
-                if done >= least and time.perf_counter() > end:
-                    break
+            while len(found["mixed"][0]) < least or (len(found["mixed"][0]) < most and time.perf_counter() < end):
                 shuffle(jobs)
                 for mode, side in jobs:
-                    medians = block(modes[mode][side], expected)
+                    medians = block(calls[mode][side], expected)
                     if mode == "mixed":
-                        for times, value in zip(found[mode], medians):
-                            times.append(value)
+                        found[mode][0].append(medians[0])
+                        found[mode][1].append(medians[1])
                     else:
                         found[mode][side].append(medians[0])
         pools = [(pool["user_api"], Path(pool["filepath"]).name, pool["num_threads"]) for pool in threadpool_info()]
@@ -119,17 +118,13 @@ def pair(our_name: str, torch_name: str, threads: int, seconds: float) -> dict[s
 
 
 def slow_down(blocks: dict[str, list[list[float]]], side: int) -> dict[str, Any]:
-    """Medians over the blocks, and the quartiles of the ratios of one round."""
-    alone, own, mixed = (median(blocks[mode][side]) for mode in ("alone", "own", "mixed"))
-    ratios = [m / a for m, a in zip(blocks["mixed"][side], blocks["alone"][side])]
-    low, _, high = quantiles(ratios, n=4)
+    """Medians over the rounds of the seconds, and of the ratios within a round."""
+    alone, own, mixed = (np.array(blocks[mode][side]) for mode in ("alone", "own", "mixed"))
     return {
-        "alone": alone,
-        "own": own,
-        "mixed": mixed,
-        "slow_down": figure(mixed / alone, at_most=MOST),
-        "against_own": figure(mixed / own, at_most=MOST),
-        "quartiles": [low, high],
+        **{name: float(np.median(times)) for name, times in (("alone", alone), ("own", own), ("mixed", mixed))},
+        "slow_down": figure(float(np.median(mixed / alone)), at_most=MOST),
+        "against_own": figure(float(np.median(mixed / own)), at_most=MOST),
+        "quartiles": np.quantile(mixed / alone, (0.25, 0.75)).tolist(),
     }
 
 
@@ -143,7 +138,7 @@ def main() -> None:
             pairs = pairs[1:2]
         table = new_table(
             f"torch {machine.version('torch')} and rnnkern, {options.threads} threads each: µs per call",
-            "slow-down: mixed / alone; quartiles over the rounds; against own: mixed / own",
+            "medians over the rounds; slow-down: mixed / alone in one round; quartiles: its; against own: mixed / own",
         )
         for name in ("first import", "call", "in turn with"):
             table.add_column(name)
@@ -168,7 +163,7 @@ def main() -> None:
                     first, name if side else f"rnnkern {name}", f"{'rnnkern ' * side}{other}", *times, *ratios
                 )
         out.print(table)
-        for first, state in states.items():
+        for state in states.values():
             pools = ", ".join(f"{file} ({api}, {count} threads)" for api, file, count in state["pools"])
             out.print(f"{' then '.join(state['imported'])}: {pools}; {state['threads']} threads exist")
         summarise(out, [row["slow_down"] for row in rows], "slow-down")
