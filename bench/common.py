@@ -150,7 +150,7 @@ def started(root: argparse.ArgumentParser) -> Iterator[tuple[argparse.Namespace,
         options.seconds = 0
     out = Console(highlight=False)
     if not out.is_terminal:
-        out = Console(highlight=False, width=160)
+        out = Console(highlight=False, width=170)
     load = machine.describe()["load"]
     if load > 0.5:
         out.print(

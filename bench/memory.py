@@ -2,15 +2,15 @@
 
 Each peak is that of a fresh process: resident memory at its highest during forward and backward, less what was
 resident before, less y, last state and gradients, which are the results. So it holds what the forward pass keeps and
-all scratch, packed weights included.
-Measured at T and at FACTOR * T: the difference is what grows with T.
+all scratch, packed weights included. Huge pages are off, unless --huge-pages: they round large arrays up to 2 MiB.
+What grows with T is the difference between two longer inputs, past the length where bounded scratch is full.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,8 @@ from rnnkern.cli.peers import Torch
 from rnnkern.cli.report import new_table
 
 SHAPES = (Shape(100, 32, 256, 256), Shape(200, 64, 128, 128), Shape(100, 1, 256, 256))
-FACTOR = 4
+LONGER = (4, 8)
+"""Times T: growth is measured from one to the other."""
 REPEATS = 3
 TORCH_KEEPS = {"lstm": 15.5, "gru": 7.0, "rnn": 0.0}
 """Floats per T*B*H beyond y."""
@@ -36,6 +37,8 @@ SHARES = {"lstm": 0.4, "gru": 0.6}
 RNN_GROWTH = 0.1
 """Floats per T*B*H that count as nothing: less than the resolution of the peak."""
 RECOMPUTE_FLOATS, RECOMPUTE_TIME = 1.0, 1.4
+PR_SET_THP_DISABLE = 41
+"""Of Linux's prctl."""
 STATUS = Path("/proc/self/status")
 WARM_UP = Shape(3, 2, 8, 8)
 """Loads code and starts threads; too small to leave scratch behind that would hide in what was resident before."""
@@ -78,8 +81,10 @@ def torchs(problem: Problem) -> measure.Call:
     return train
 
 
-def peak(who: str, cell: str, sizes: Iterable[int], threads: int) -> dict[str, int | None]:
+def peak(who: str, cell: str, sizes: Iterable[int], threads: int, huge_pages: bool) -> dict[str, int | None]:
     """Bytes beyond x and the results, measured in this process; `who` is torch, rnnkern or rnnkern with recompute."""
+    if not huge_pages:
+        ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     if who == "torch":
         Torch.load(threads)
     kept: list[int] = []
@@ -99,10 +104,15 @@ def peak(who: str, cell: str, sizes: Iterable[int], threads: int) -> dict[str, i
     return {"peak": beyond, "tape": kept[-1] if kept else None}
 
 
-def measure_peaks(who: str, cell: str, shape: Shape, threads: int, repeats: int) -> dict[str, float | None]:
+def measure_peaks(who: str, cell: str, shape: Shape, options: argparse.Namespace) -> dict[str, float | None]:
     """In floats per T*B*H: the tape, the peak, its spread, and how the peak grows with T; in bytes: the peak."""
-    runs = [in_new_process(peak, who, cell, shape, threads) for _ in range(repeats)]
-    longer = in_new_process(peak, who, cell, shape._replace(T=FACTOR * shape.T), threads)
+
+    def run(times: int) -> dict[str, int | None]:
+        size = shape._replace(T=times * shape.T)
+        return in_new_process(peak, who, cell, size, options.threads, options.huge_pages)
+
+    runs = [run(1) for _ in range(1 if options.quick else REPEATS)]
+    low, high = (run(times) for times in LONGER)
     unit = 4 * shape.T * shape.B * shape.H
     here = [run["peak"] for run in runs]
     tape = runs[0]["tape"]
@@ -110,7 +120,7 @@ def measure_peaks(who: str, cell: str, shape: Shape, threads: int, repeats: int)
         "tape": None if tape is None else tape / unit,
         "peak": median(here) / unit,
         "spread": (max(here) - min(here)) / unit,
-        "growth": (longer["peak"] - median(here)) / ((FACTOR - 1) * unit),
+        "growth": (high["peak"] - low["peak"]) / ((LONGER[1] - LONGER[0]) * unit),
         "peak_bytes": median(here),
     }
 
@@ -140,6 +150,7 @@ def judge(row: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     root = parser(__doc__.splitlines()[0])
+    root.add_argument("--huge-pages", action="store_true", help="as the system has them; default: off")
     if not STATUS.exists():
         root.error("this program needs Linux's /proc")
     with started(root) as (options, out):
@@ -149,16 +160,16 @@ def main() -> None:
         table = new_table(
             f"Training, float32, {options.threads} threads: floats per T·B·H beyond x and y",
             f"peak: in a fresh process, median of {1 if options.quick else REPEATS}; ±: half its spread; "
-            f"growth: of the peak from T to {FACTOR}T, per T·B·H added; time: against without recompute",
+            f"growth: of the peak from {LONGER[0]}T to {LONGER[1]}T, per T·B·H added; time: against without recompute",
         )
         for name in ("cell T,B,I,H", "", "tape", "peak", "±", "peak, kB", "growth", "time"):
             table.add_column(name, justify="right" if name not in ("", "cell T,B,I,H") else "left")
         rows = []
         for cell, shape, who in track(out, todo):
             row: dict[str, Any] = {"cell": cell, "shape": shape, "who": who, "time": None}
-            row |= measure_peaks(who, cell, shape, options.threads, 1 if options.quick else REPEATS)
+            row |= measure_peaks(who, cell, shape, options)
             if who.endswith("recompute"):
-                row["time"] = recompute_time(cell, shape, options.seconds / len(todo))
+                row["time"] = recompute_time(cell, shape, options.seconds * len(whos) / len(todo))
             row |= judge(row)
             rows.append(row)
             table.add_row(
@@ -178,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
