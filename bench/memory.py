@@ -27,8 +27,8 @@ from rnnkern.cli.peers import Torch
 from rnnkern.cli.report import new_table
 
 SHAPES = (Shape(100, 32, 256, 256), Shape(200, 64, 128, 128), Shape(100, 1, 256, 256))
-LONGER = (4, 8)
-"""Times T: growth is measured from one to the other."""
+FILLED = 3000
+"""T*B, at least, from which growth is measured, to twice that: bounded scratch is full."""
 REPEATS = 3
 TORCH_KEEPS = {"lstm": 15.5, "gru": 7.0, "rnn": 0.0}
 """Floats per T*B*H beyond y."""
@@ -112,7 +112,8 @@ def measure_peaks(who: str, cell: str, shape: Shape, options: argparse.Namespace
         return in_new_process(peak, who, cell, size, options.threads, options.huge_pages)
 
     runs = [run(1) for _ in range(1 if options.quick else REPEATS)]
-    low, high = (run(times) for times in LONGER)
+    times = max(2, -(-FILLED // (shape.T * shape.B)))
+    low, high = run(times), run(2 * times)
     unit = 4 * shape.T * shape.B * shape.H
     here = [run["peak"] for run in runs]
     tape = runs[0]["tape"]
@@ -120,7 +121,7 @@ def measure_peaks(who: str, cell: str, shape: Shape, options: argparse.Namespace
         "tape": None if tape is None else tape / unit,
         "peak": median(here) / unit,
         "spread": (max(here) - min(here)) / unit,
-        "growth": (high["peak"] - low["peak"]) / ((LONGER[1] - LONGER[0]) * unit),
+        "growth": (high["peak"] - low["peak"]) / (times * unit),
         "peak_bytes": median(here),
     }
 
@@ -160,7 +161,7 @@ def main() -> None:
         table = new_table(
             f"Training, float32, {options.threads} threads: floats per T·B·H beyond x and y",
             f"peak: in a fresh process, median of {1 if options.quick else REPEATS}; ±: half its spread; "
-            f"growth: of the peak from {LONGER[0]}T to {LONGER[1]}T, per T·B·H added; time: against without recompute",
+            f"growth: of the peak when a long T doubles, per T·B·H added; time: against without recompute",
         )
         for name in ("cell T,B,I,H", "", "tape", "peak", "±", "peak, kB", "growth", "time"):
             table.add_column(name, justify="right" if name not in ("", "cell T,B,I,H") else "left")
