@@ -17,12 +17,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import Net, figure, in_new_process, parser, shown, started, summarise, track, write
+from common import figure, in_new_process, make_calls, parser, shown, started, summarise, track, write
 from threadpoolctl import threadpool_info
 
 import rnnkern
 from rnnkern.cli import machine, measure
-from rnnkern.cli.case import Shape
+from rnnkern.cli.case import Case, Shape
 from rnnkern.cli.report import duration, new_table
 
 OURS = {
@@ -43,7 +43,7 @@ TASKS = Path("/proc/self/task")
 def our_work(name: str) -> list[measure.Call]:
     """The call, and one that reads more than fits into the second-level caches."""
     shape, way = OURS[name]
-    return [Net("lstm", shape).calls([way])[way], Net("lstm", COLD).calls(["frozen"])["frozen"]]
+    return [make_calls(Case("lstm", shape), [way])[way], make_calls(Case("lstm", COLD), ["frozen"])["frozen"]]
 
 
 def torch_work(name: str) -> list[measure.Call]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,66 +21,51 @@ import rnnkern
 from rnnkern.__main__ import positive
 from rnnkern.cli import files, machine
 from rnnkern.cli.bench import check_outputs, equal_threads
-from rnnkern.cli.case import CELLS, Case, Shape
+from rnnkern.cli.case import CELLS, Case
 from rnnkern.cli.measure import Call
 
 WAYS = ("frozen", "live", "training")
 """Inference with packed weights, with weights that may change, and forward with all gradients."""
 
 
-@dataclass(frozen=True)
-class Net:
-    """A recurrent net and the size of its input."""
+def make_layer(case: Case) -> rnnkern.Layer:
+    kind = getattr(rnnkern, case.cell.upper())
+    options = {"num_layers": case.num_layers, "bidirectional": case.bidirectional, "dtype": case.dtype}
+    return kind(case.shape.I, case.shape.H, seed=0, **options)
 
-    cell: str
-    shape: Shape
-    num_layers: int = 1
-    bidirectional: bool = False
-    dtype: str = "float32"
 
-    def __str__(self) -> str:
-        kinds = [f"{self.num_layers} layers"] * (self.num_layers > 1)
-        kinds += ["bidirectional"] * self.bidirectional + ["float64"] * (self.dtype == "float64")
-        return ", ".join([str(Case(self.cell, self.shape)), *kinds])
+def make_input(case: Case) -> np.ndarray:
+    """x (T, B, I)."""
+    return np.random.default_rng(0).standard_normal(case.shape[:3], case.dtype)
 
-    @property
-    def flops(self) -> int:
-        """Of the forward products, roughly: inner layers count as the first."""
-        return Case(self.cell, self.shape).flops * self.num_layers * (1 + self.bidirectional)
 
-    def layer(self) -> rnnkern.Layer:
-        kind = getattr(rnnkern, self.cell.upper())
-        options = {"num_layers": self.num_layers, "bidirectional": self.bidirectional, "dtype": self.dtype}
-        return kind(self.shape.I, self.shape.H, seed=0, **options)
+def make_gradient(case: Case) -> np.ndarray:
+    """dy (T, B, D*H)."""
+    T, B, _, H = case.shape
+    return np.random.default_rng(1).standard_normal((T, B, H * case.spec.num_directions), case.dtype)
 
-    def input(self) -> np.ndarray:
-        """x (T, B, I)."""
-        return np.random.default_rng(0).standard_normal(self.shape[:3], self.dtype)
 
-    def gradient(self) -> np.ndarray:
-        """dy (T, B, D*H)."""
-        T, B, _, H = self.shape
-        return np.random.default_rng(1).standard_normal((T, B, H * (1 + self.bidirectional)), self.dtype)
+def make_calls(
+    case: Case, ways: Iterable[str] = WAYS, *, lengths: Any = None, recompute: bool = False
+) -> dict[str, Call]:
+    """By way: what to time. It has not run before."""
+    layer, x = make_layer(case), make_input(case)
 
-    def calls(self, ways: Iterable[str] = WAYS, *, lengths: Any = None, recompute: bool = False) -> dict[str, Call]:
-        """By way: what to time. It has not run before."""
-        layer, x = self.layer(), self.input()
+    def inference(run: Any) -> Call:
+        return lambda: run(x, lengths=lengths)
 
-        def inference(run: Any) -> Call:
-            return lambda: run(x, lengths=lengths)
+    def training() -> Any:
+        y, state, tape = layer.forward(x, lengths=lengths, recompute=recompute)
+        return y, state, layer.backward(tape, dy)
 
-        def training() -> Any:
-            y, state, tape = layer.forward(x, lengths=lengths, recompute=recompute)
-            return y, state, layer.backward(tape, dy)
-
-        made: dict[str, Call] = {}
-        for way in ways:
-            if way == "training":
-                dy = self.gradient()
-                made[way] = training
-            else:
-                made[way] = inference(layer.freeze() if way == "frozen" else layer)
-        return made
+    made: dict[str, Call] = {}
+    for way in ways:
+        if way == "training":
+            dy = make_gradient(case)
+            made[way] = training
+        else:
+            made[way] = inference(layer.freeze() if way == "frozen" else layer)
+    return made
 
 
 def limited(call: Call, threads: int) -> Call:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import WAYS, Net, parser, started, track, write
+from common import WAYS, make_calls, parser, started, track, write
 from matplotlib.figure import Figure
 
 from rnnkern.cli import files, measure
@@ -26,7 +26,7 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 class Sweep(NamedTuple):
-    """A net whose T or B grows: `sizes`, from `base` on linearly."""
+    """A case whose T or B grows: `sizes`, from `base` on linearly."""
 
     cell: str
     H: int
@@ -39,14 +39,13 @@ class Sweep(NamedTuple):
         other = "B" if self.axis == "T" else "T"
         return f"{self.cell.upper()} H={self.H}, {other}={self.fixed}, {self.axis} grows"
 
-    def net(self, size: int) -> Net:
+    def case(self, size: int) -> Case:
         steps, batch = (size, self.fixed) if self.axis == "T" else (self.fixed, size)
-        return Net(self.cell, Shape(steps, batch, self.H, self.H))
+        return Case(self.cell, Shape(steps, batch, self.H, self.H))
 
     def size_that_fills(self, capacity: int) -> float:
         """The size whose weights, x and y take so many bytes; x and y are as wide as H."""
-        net = self.net(1)
-        weights = sum(int(np.prod(shape)) for shape in Case(net.cell, net.shape).weight_shapes().values())
+        weights = self.case(1).parameters
         return (capacity / 4 - weights) / (2 * self.fixed * self.H)
 
 
@@ -65,7 +64,7 @@ def caches(threads: int) -> dict[str, int]:
 
 def measure_sweep(sweep: Sweep, way: str, seconds: float) -> dict[int, float]:
     """By size: seconds of a call."""
-    calls = {str(size): sweep.net(size).calls([way])[way] for size in sweep.sizes}
+    calls = {str(size): make_calls(sweep.case(size), [way])[way] for size in sweep.sizes}
     for call in calls.values():
         call()
     return {int(size): median(times) for size, times in measure.interleave(calls, seconds, {}).items()}

@@ -107,8 +107,10 @@ class BackwardNetwork {
       const BackwardLayer<T>& layer = layers_[l];
       for (int64_t d = 0; d < spec_.num_directions; ++d) {
         const Weights<const T>& weights = weights_[l * spec_.num_directions + d];
-        layer.direction[d].panels.pack(layer.forward.shape, weights, zeros_, thread, team);
-        if (layer.recompute) layer.forward.direction[d].panels.pack(layer.forward.shape, weights, thread, team);
+        const Shape<T>& shape = layer.forward.shape;
+        layer.direction[d].panels.pack(shape, weights, zeros_, thread, team);
+        if (layer.recompute)
+          layer.forward.direction[d].panels.pack(shape, weights, share(shape.panels(shape.units), team, thread));
       }
       all.wait(team);
       run_backward(layer, thread);

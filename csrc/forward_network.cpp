@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
+
+#include "portions.hpp"
 
 namespace rnnkern {
 namespace {
@@ -24,6 +27,8 @@ class ForwardNetwork {
 
   void run(int threads) {
     const Plan wanted = make_plan(problem_, worth_waking(threads, seconds_alone(problem_)));
+    for (std::size_t part = 0; !packed_ && part < layers_.size() * spec_.num_directions; ++part)
+      to_pack_.emplace_back(wanted.threads());
     const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
     const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
     std::fill_n(zeros_, zero_count(), T(0));
@@ -32,6 +37,9 @@ class ForwardNetwork {
         [&](int team) {
           const Plan plan = team == wanted.threads() ? wanted : make_plan(problem_, team);
           for (Layer<T>& layer : layers_) layer.plan = plan;
+          if (packed_) return;
+          const int64_t panels = layers_[0].shape.panels(spec_.hidden_size);
+          for (Portions& part : to_pack_) part.deal(panels, team);
         },
         [&](int thread, int team) { work(thread, team, barriers[0]); });
   }
@@ -88,9 +96,9 @@ class ForwardNetwork {
     lay_out_work(arena, layer, plan.threads());
   }
 
-  void work(int thread, int team, Barrier& all) const {
+  void work(int thread, int team, Barrier& all) {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      if (!packed_) pack(l, thread, team);
+      if (!packed_) pack(l, thread);
       if (!packed_ || (l > 0 && call_.masks)) all.wait(team);
       run_layer(layers_[l], thread);
       all.wait(team);
@@ -99,10 +107,13 @@ class ForwardNetwork {
     finish_output(thread, team);
   }
 
-  void pack(std::size_t l, int thread, int team) const {
+  void pack(std::size_t l, int thread) {
     const Layer<T>& layer = layers_[l];
-    for (int64_t d = 0; d < spec_.num_directions; ++d)
-      layer.direction[d].panels.pack(layer.shape, weights_[l * spec_.num_directions + d], thread, team);
+    for (int64_t d = 0; d < spec_.num_directions; ++d) {
+      const std::size_t part = l * spec_.num_directions + d;
+      while (const std::optional<int64_t> panel = to_pack_[part].take(thread))
+        layer.direction[d].panels.pack(layer.shape, weights_[part], {*panel, *panel + 1});
+    }
   }
 
   // What the next layer reads: the outputs, or the outputs times their mask, which need a place of their own on a tape.
@@ -144,6 +155,7 @@ class ForwardNetwork {
   const Problem& problem_;
   Tape<T>* tape_;
   std::vector<Layer<T>> layers_;
+  std::vector<Portions> to_pack_;  // panels of hidden units, per layer and direction
   T* zeros_ = nullptr;
 };
 

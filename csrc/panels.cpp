@@ -115,11 +115,10 @@ void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape) {
 }
 
 template <class T>
-void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, int thread, int team) const {
+void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels) const {
   const CellInfo& info = shape.info();
-  const Range own = share(shape.panels(shape.units), team, thread);
   const auto columns = [&](const T* from, int gates, int64_t depth, T* to) {
-    shape.kernels->pack_columns({from, shape.units, depth, gates, own.first, own.size(), to});
+    shape.kernels->pack_columns({from, shape.units, depth, gates, panels.first, panels.size(), to});
   };
   columns(weights.ih, info.gates, shape.inputs, input);
   for (int stage = 0; stage < info.stages; ++stage) {
@@ -127,11 +126,13 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
     columns(weights.hh + info.stage[stage].first_gate * shape.units * depth, info.stage[stage].gates, depth,
             recurrent[stage]);
   }
-  if (shape.projected) {
-    const Range panels = share(shape.panels(shape.outputs), team, thread);
-    shape.kernels->pack_columns({weights.hr, shape.outputs, shape.units, 1, panels.first, panels.size(), projection});
+  if (shape.projected) {  // to fewer panels
+    const int64_t last = std::min(panels.last, shape.panels(shape.outputs));
+    if (panels.first < last)
+      shape.kernels->pack_columns(
+          {weights.hr, shape.outputs, shape.units, 1, panels.first, last - panels.first, projection});
   }
-  if (thread == 0) {
+  if (panels.first == 0 && panels.last > 0) {
     fill_bias(shape, weights, bias);
     fill_params(shape, weights, params);
   }
@@ -186,8 +187,10 @@ Packed<T>::Packed(const Spec& spec, const KernelTable& table, const Weights<cons
   block_ = Block(lay_out(Arena()));
   lay_out(Arena(block_.data()));
   auto pack = [&](int thread, int team) {
-    for (std::size_t part = 0; part < parts_.size(); ++part)
-      parts_[part].pack(shape_of(part), weights[part], thread, team);
+    for (std::size_t part = 0; part < parts_.size(); ++part) {
+      const Shape<T> shape = shape_of(part);
+      parts_[part].pack(shape, weights[part], share(shape.panels(shape.units), team, thread));
+    }
   };
   run_team(
       threads, [](int) {}, pack);

@@ -46,8 +46,8 @@ struct ForwardPanels {
   T* params;        // (params, padded H)
 
   void lay_out(Arena&, const Shape<T>&);
-  // Thread `thread` of `team` packs its part.
-  void pack(const Shape<T>&, const Weights<const T>&, int thread, int team) const;
+  // Packs what belongs to some panels of hidden units; all of them together are everything.
+  void pack(const Shape<T>&, const Weights<const T>&, Range panels) const;
 };
 
 // Transposed, for the gradients by the input, by h and by what is projected.
@@ -59,6 +59,7 @@ struct BackwardPanels {
   T* params;
 
   void lay_out(Arena&, const Shape<T>&, bool with_input);
+  // Thread `thread` of `team` packs its part.
   void pack(const Shape<T>&, const Weights<const T>&, const T* zeros, int thread, int team) const;
 };
 

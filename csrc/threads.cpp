@@ -154,19 +154,65 @@ void run_alone(const Team& team) {
   team.body(team.context, 0, 1);
 }
 
+// Spins for a while, then looks again after short sleeps, for at most `limit` in all.
+template <class Passed>
+void wait_until(Passed passed, std::chrono::microseconds patience,
+                std::chrono::microseconds limit = std::chrono::microseconds::max()) {
+  const auto spin = [&] {
+    for (int i = 0; i < 64; ++i) {
+      if (passed()) return;
+      pause_briefly();
+    }
+  };
+  spin();
+  if (passed()) return;
+  const auto start = Clock::now();
+  const auto waited = [&] { return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start); };
+  while (!passed() && waited() < patience) spin();
+  if (passed()) return;
+  const PunctualSleep punctual;
+  while (!passed() && waited() < limit) std::this_thread::sleep_for(std::chrono::microseconds(10));
+}
+
 #ifdef _OPENMP
-// The runtime's own barriers spin for long, even when the thread that they wait for has not been given a processor yet.
-// Ours, before them, let that thread run.
+// How a team begins. Its first thread doesn't wait for the others, which may take long to wake; but it lets those run
+// that were woken on its own processor, and leave it.
+class Gathering {
+ public:
+  void lead(int size) {
+    open_.store(true, std::memory_order_release);
+    wait_until([&] { return arrived_.load(std::memory_order_relaxed) + 1 == size; }, std::chrono::microseconds(5),
+               std::chrono::microseconds(100));
+  }
+  void join() {
+    arrived_.fetch_add(1, std::memory_order_relaxed);
+    placement_.claim();
+    wait_until([&] { return open_.load(std::memory_order_acquire); }, std::chrono::microseconds(200));
+  }
+  void claim() { placement_.claim(); }
+
+ private:
+  Placement placement_;
+  std::atomic<int> arrived_{0};
+  std::atomic<bool> open_{false};
+};
+
+// The runtime's own barrier at the end spins for long, even when the thread that it waits for has not been given a
+// processor yet. Ours, before it, lets that thread run.
 void run_parallel(int wanted, const Team& team) {
-  Barrier ready, done;
-  Placement placement;
-#pragma omp parallel num_threads(wanted) default(none) shared(ready, done, placement, team)
+  Gathering gathering;
+  Barrier done;
+#pragma omp parallel num_threads(wanted) default(none) shared(gathering, done, team)
   {
     const FlushDenormals mode;
-    placement.claim();
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
-    if (thread == 0) team.prepare(team.context, size);
-    ready.wait(size, std::chrono::microseconds(5));  // one that is late may wait for this very processor
+    if (thread == 0) {
+      gathering.claim();
+      team.prepare(team.context, size);
+      gathering.lead(size);
+    } else {
+      gathering.join();
+    }
     team.body(team.context, thread, size);
     done.wait(size);
   }
@@ -193,7 +239,7 @@ class Call {
 
 }  // namespace
 
-void Barrier::wait(int size, std::chrono::microseconds patience) {
+void Barrier::wait(int size) {
   if (size == 1) return;
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
@@ -201,18 +247,7 @@ void Barrier::wait(int size, std::chrono::microseconds patience) {
     phase_.store(phase + 1, std::memory_order_release);
     return;
   }
-  const auto passed = [&] { return phase_.load(std::memory_order_acquire) != phase; };
-  const auto spin = [&] {
-    for (int i = 0; i < 64; ++i) {
-      if (passed()) return;
-      pause_briefly();
-    }
-  };
-  spin();
-  for (const auto start = Clock::now(); !passed() && Clock::now() - start < patience;) spin();
-  if (passed()) return;
-  const PunctualSleep punctual;
-  while (!passed()) std::this_thread::sleep_for(std::chrono::microseconds(10));
+  wait_until([&] { return phase_.load(std::memory_order_acquire) != phase; }, std::chrono::microseconds(200));
 }
 
 int process_threads() {

@@ -22,7 +22,7 @@ int worth_waking(int wanted, double seconds);
 // patience to spin is longer than such a sleep, so that one late thread doesn't send the others to sleep in turn.
 class Barrier {
  public:
-  void wait(int size, std::chrono::microseconds patience = std::chrono::microseconds(200));
+  void wait(int size);
 
  private:
   alignas(64) std::atomic<int> arrived_{0};

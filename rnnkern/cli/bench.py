@@ -21,7 +21,7 @@ import rnnkern
 
 from ..settings import config
 from . import errors, files, machine, measure, probes
-from .case import CELLS, GRID, Case, DType, Problem, Results, Shape, default_cases
+from .case import CELLS, GRID, Case, Problem, Results, Shape, default_cases
 from .contenders import OWN, Contender, Reference
 from .limit import limit
 from .outcome import Outcome, means
@@ -35,6 +35,8 @@ IDLE_SHAPE = Shape(100, 1, 256, 256)
 def run(options: argparse.Namespace) -> int:
     """Measure, print, write. The exit code is 1 when a contender failed or computed something else."""
     check_outputs(options)
+    if options.roofline and not options.limit:
+        options.fail("argument --roofline: needs --limit")
     cases = list(dict.fromkeys(case for cell in options.cell or CELLS for case in wanted_cases(options, cell)))
     check_sizes(options, cases)
     end = time.perf_counter() + options.seconds
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         for name, reason in absent.items():
             out.print(f"without {escape(name)}: {escape(reason)}")
         idle_case = Case(cases[0].cell, IDLE_SHAPE)
-        teams = measure_limits(out, options.dtype, threads) if options.limit else []
+        teams = measure_limits(out, options, threads) if options.limit else []
         idle, outcomes = measure_all(out, cases, kinds, options.train, idle_case, end, teams)
     names = [kind.name for kind in sorted(kinds, key=lambda kind: kind is Reference)]
     what = "Training (forward + all gradients)" if options.train else "Inference"
@@ -101,11 +103,14 @@ def wanted_cases(options: argparse.Namespace, cell: str) -> list[Case]:
     return [Case(cell, shape, *varied, dtype=options.dtype) for shape in options.shape or GRID]
 
 
-def measure_limits(out: Console, dtype: DType, threads: int) -> list[probes.Limits]:
+def measure_limits(out: Console, options: argparse.Namespace, threads: int) -> list[probes.Limits]:
     """Measure what the machine can do at most, and print it."""
     with out.status("measuring the machine's limits"):
-        teams = [probes.measure(dtype, count) for count in probes.thread_counts(threads)]
-    out.print(limits_table(teams, f"Limits of this machine, {dtype}"))
+        try:
+            teams = [probes.measure(options.dtype, count) for count in probes.thread_counts(threads)]
+        except RuntimeError as error:  # fewer threads than asked for
+            options.fail(f"argument --threads: {error}")
+    out.print(limits_table(teams, f"Limits of this machine, {options.dtype}"))
     for contradiction in probes.contradictions(teams):
         out.print(f"The limits were disturbed: {contradiction}", style="yellow")
     return teams
@@ -114,7 +119,7 @@ def measure_limits(out: Console, dtype: DType, threads: int) -> list[probes.Limi
 def check_outputs(options: argparse.Namespace) -> None:
     """Leave before the work when its results couldn't be written."""
     for option in ("json", "plot", "roofline"):
-        path: Path | None = getattr(options, option)
+        path: Path | None = getattr(options, option, None)
         if path is not None and (reason := files.unwritable(path)):
             options.fail(f"argument --{option}: {reason}")
         if path is not None and option != "json":
@@ -122,8 +127,6 @@ def check_outputs(options: argparse.Namespace) -> None:
 
             if path.suffix[1:] not in formats():
                 options.fail(f"argument --{option}: {path} must end in one of .{', .'.join(formats())}")
-    if options.roofline and not options.limit:
-        options.fail("argument --roofline: needs --limit")
 
 
 def check_sizes(options: argparse.Namespace, cases: Sequence[Case]) -> None:
