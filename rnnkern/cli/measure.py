@@ -118,13 +118,13 @@ def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, in
 
 
 def first_after_idle(calls: Mapping[str, Call], idle: float = 0.05, repeats: int = 9) -> dict[str, float]:
-    """By name: what the first call after `idle` seconds of sleep takes more than the hot calls after it (s)."""
+    """By name: what the first call after `idle` seconds of sleep takes more than the hot calls before (s)."""
     extra: dict[str, list[float]] = {name: [] for name in calls}
     with no_collection():
         for _ in range(repeats):
             for name, call in calls.items():
+                hot = [once(call) for _ in range(9)][2:]  # the first ones bring its data back into the caches
                 quieten()
                 time.sleep(idle)
-                first = once(call)
-                extra[name].append(first - median(once(call) for _ in range(7)))
+                extra[name].append(once(call) - median(hot))
     return {name: median(values) for name, values in extra.items()}
