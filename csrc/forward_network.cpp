@@ -41,6 +41,9 @@ class ForwardNetwork {
           const int64_t panels = layers_[0].shape.panels(spec_.hidden_size);
           for (Portions& part : to_pack_) part.deal(panels, team);
         },
+        [&] {
+          if (!packed_) pack_piece(0, 0);
+        },
         [&](int thread, int team) { work(thread, team, barriers[0]); });
   }
 
@@ -98,7 +101,8 @@ class ForwardNetwork {
 
   void work(int thread, int team, Barrier& all) {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      if (!packed_) pack(l, thread);
+      while (!packed_ && pack_piece(l, thread)) {
+      }
       if (!packed_ || (l > 0 && call_.masks)) all.wait(team);
       run_layer(layers_[l], thread);
       all.wait(team);
@@ -107,13 +111,16 @@ class ForwardNetwork {
     finish_output(thread, team);
   }
 
-  void pack(std::size_t l, int thread) {
-    const Layer<T>& layer = layers_[l];
+  // Packs a panel of the layer's hidden units; false: nothing is left.
+  bool pack_piece(std::size_t l, int thread) {
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
       const std::size_t part = l * spec_.num_directions + d;
-      while (const std::optional<int64_t> panel = to_pack_[part].take(thread))
-        layer.direction[d].panels.pack(layer.shape, weights_[part], {*panel, *panel + 1});
+      if (const std::optional<int64_t> panel = to_pack_[part].take(thread)) {
+        layers_[l].direction[d].panels.pack(layers_[l].shape, weights_[part], {*panel, *panel + 1});
+        return true;
+      }
     }
+    return false;
   }
 
   // What the next layer reads: the outputs, or the outputs times their mask, which need a place of their own on a tape.

@@ -144,6 +144,7 @@ const int fork_guard = pthread_atfork(nullptr, nullptr, in_forked_child);
 
 struct Team {
   void (*prepare)(void*, int);
+  void (*meanwhile)(void*);
   void (*body)(void*, int, int);
   void* context;
 };
@@ -154,10 +155,9 @@ void run_alone(const Team& team) {
   team.body(team.context, 0, 1);
 }
 
-// Spins for a while, then looks again after short sleeps, for at most `limit` in all.
-template <class Passed>
-void wait_until(Passed passed, std::chrono::microseconds patience,
-                std::chrono::microseconds limit = std::chrono::microseconds::max()) {
+// Spins for a while, then looks again after short sleeps and what else there is to do.
+template <class Passed, class Meanwhile>
+void wait_until(Passed passed, std::chrono::microseconds patience, Meanwhile meanwhile) {
   const auto spin = [&] {
     for (int i = 0; i < 64; ++i) {
       if (passed()) return;
@@ -166,35 +166,41 @@ void wait_until(Passed passed, std::chrono::microseconds patience,
   };
   spin();
   if (passed()) return;
-  const auto start = Clock::now();
-  const auto waited = [&] { return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start); };
-  while (!passed() && waited() < patience) spin();
+  for (const auto start = Clock::now(); !passed() && Clock::now() - start < patience;) spin();
   if (passed()) return;
   const PunctualSleep punctual;
-  while (!passed() && waited() < limit) std::this_thread::sleep_for(std::chrono::microseconds(10));
+  do {
+    std::this_thread::sleep_for(std::chrono::microseconds(10));
+    meanwhile();
+  } while (!passed());
+}
+template <class Passed>
+void wait_until(Passed passed) {
+  wait_until(passed, std::chrono::microseconds(200), [] {});
 }
 
 #ifdef _OPENMP
-// How a team begins. Its first thread doesn't wait for the others, which may take long to wake; but it lets those run
-// that were woken on its own processor, and leave it.
+// How a team begins. The first thread doesn't only wait for the others, which may take long to wake; but it sleeps
+// often enough for those to run that were woken on its own processor, and to leave it.
 class Gathering {
  public:
-  void lead(int size) {
-    open_.store(true, std::memory_order_release);
-    wait_until([&] { return arrived_.load(std::memory_order_relaxed) + 1 == size; }, std::chrono::microseconds(5),
-               std::chrono::microseconds(100));
+  void lead(int size, const Team& team) {
+    placement_.claim();
+    team.prepare(team.context, size);
+    prepared_.store(true, std::memory_order_release);
+    wait_until([&] { return placed_.load(std::memory_order_acquire) + 1 == size; }, std::chrono::microseconds(5),
+               [&] { team.meanwhile(team.context); });
   }
   void join() {
-    arrived_.fetch_add(1, std::memory_order_relaxed);
     placement_.claim();
-    wait_until([&] { return open_.load(std::memory_order_acquire); }, std::chrono::microseconds(200));
+    placed_.fetch_add(1, std::memory_order_release);
+    wait_until([&] { return prepared_.load(std::memory_order_acquire); });
   }
-  void claim() { placement_.claim(); }
 
  private:
   Placement placement_;
-  std::atomic<int> arrived_{0};
-  std::atomic<bool> open_{false};
+  std::atomic<int> placed_{0};
+  std::atomic<bool> prepared_{false};
 };
 
 // The runtime's own barrier at the end spins for long, even when the thread that it waits for has not been given a
@@ -206,13 +212,10 @@ void run_parallel(int wanted, const Team& team) {
   {
     const FlushDenormals mode;
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
-    if (thread == 0) {
-      gathering.claim();
-      team.prepare(team.context, size);
-      gathering.lead(size);
-    } else {
+    if (thread == 0)
+      gathering.lead(size, team);
+    else
       gathering.join();
-    }
     team.body(team.context, thread, size);
     done.wait(size);
   }
@@ -247,7 +250,7 @@ void Barrier::wait(int size) {
     phase_.store(phase + 1, std::memory_order_release);
     return;
   }
-  wait_until([&] { return phase_.load(std::memory_order_acquire) != phase; }, std::chrono::microseconds(200));
+  wait_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
 }
 
 int process_threads() {
@@ -281,8 +284,9 @@ int worth_waking(int wanted, double seconds) {
   return start - busy_since.load(std::memory_order_relaxed) < a_while ? 1 : wanted;
 }
 
-void run_team(int wanted, void (*prepare)(void*, int), void (*body)(void*, int, int), void* context) {
-  const Team team{prepare, body, context};
+void run_team(int wanted, void (*prepare)(void*, int), void (*meanwhile)(void*), void (*body)(void*, int, int),
+              void* context) {
+  const Team team{prepare, meanwhile, body, context};
   const Call call;
   wanted = call.share(wanted);
 #ifdef _OPENMP
