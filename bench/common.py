@@ -120,7 +120,7 @@ def parser(description: str, *, cells: bool = True, plot: bool = False, seconds:
     root.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     if plot:
         root.add_argument("--plot", type=Path, metavar="FILE", help="draw the picture (png, svg, pdf, ...)")
-    root.set_defaults(**({} if plot else {"plot": None}), **({} if cells else {"cell": None}), fail=root.error)
+    root.set_defaults(**({} if plot else {"plot": None}), fail=root.error)
     return root
 
 
@@ -129,7 +129,8 @@ def started(root: argparse.ArgumentParser) -> Iterator[tuple[argparse.Namespace,
     """Parse and check the options, and set the threads for the block: `options.threads` says how many."""
     options = root.parse_args()
     check_outputs(options)
-    options.cell = list(dict.fromkeys(options.cell or CELLS))
+    if "cell" in options:
+        options.cell = list(dict.fromkeys(options.cell or CELLS))
     if options.quick:
         options.seconds = 0
     out = Console(highlight=False)
@@ -159,12 +160,12 @@ def write(options: argparse.Namespace, out: Console, results: Any) -> None:
     """Write the JSON, where one is wanted."""
     if not options.json:
         return
-    kept = ("json", "plot", "fail")
+    left_out = ("json", "plot", "fail")
     record = {
         "rnnkern": rnnkern.config(),
         "machine": machine.describe(),
         "versions": {name: machine.version(name) for name in ("numpy", "torch")},
-        "settings": {name: value for name, value in vars(options).items() if name not in kept},
+        "settings": {name: value for name, value in vars(options).items() if name not in left_out},
         "results": results,
     }
     with files.whole(options.json) as file:

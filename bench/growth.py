@@ -6,7 +6,6 @@ Where a line bends, the working set (weights, x and y) may have outgrown a cache
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 from common import WAYS, make_calls, parser, started, track, write
 from matplotlib.figure import Figure
 
-from rnnkern.cli import files, measure
+from rnnkern.cli import files, measure, probes
 from rnnkern.cli.case import Case, Shape
 from rnnkern.cli.report import duration, new_table
 
@@ -22,7 +21,6 @@ STEPS = (25, 50, 100, 200, 400, 800, 1600)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 BATCH_STEPS = 50
 """T where B grows."""
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 class Sweep(NamedTuple):
@@ -50,16 +48,8 @@ class Sweep(NamedTuple):
 
 
 def caches(threads: int) -> dict[str, int]:
-    """By level: bytes that so many threads on cores of their own have together. Empty where the system doesn't say."""
-    found = {}
-    for path in sorted(CACHES.glob("index*")):
-        read = {name: (path / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_list")}
-        if read["type"] != "Instruction":
-            ends = [part.split("-") for part in read["shared_cpu_list"].split(",")]
-            sharing = sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
-            size = int(read["size"].rstrip("KM")) * (2**20 if read["size"].endswith("M") else 2**10)
-            found[f"L{read['level']}"] = size * -(-threads // sharing)
-    return found
+    """By level: bytes that so many threads have together. Empty where the system doesn't say."""
+    return {cache.name: cache.size * -(-threads // cache.cores) for cache in probes.find_caches()}
 
 
 def measure_sweep(sweep: Sweep, way: str, seconds: float) -> dict[int, float]:

@@ -31,7 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     measured, wrong = [], []
     for dtype in options.dtype or DTYPES:
         with out.status(f"measuring {dtype}"):
-            teams = [probes.measure(dtype, threads) for threads in counts]
+            try:
+                teams = [probes.measure(dtype, threads) for threads in counts]
+            except (RuntimeError, ValueError) as error:  # fewer threads than asked for, or more than there can be
+                parser.error(f"argument --threads: {error}")
         out.print(limits_table(teams, f"{facts['processor']}, {dtype}"))
         measured += [team.as_dict() for team in teams]
         wrong += [f"{dtype}: {text}" for text in probes.contradictions(teams)]

@@ -1,37 +1,28 @@
 """Sequences of different lengths: against the full batch, and against torch's packed sequences.
 
 Lengths are uniform in T/4..T, in random order. All take turns in one process. torch packs, runs and pads again, as its
-users do: our layers take and give padded arrays. Its results are compared with ours first.
+users do: our layers take and give padded arrays. All results are compared with the reference first.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
-import numpy as np
-from common import (
-    figure,
-    make_calls,
-    make_gradient,
-    make_input,
-    make_layer,
-    parser,
-    shown,
-    started,
-    summarise,
-    track,
-    write,
-)
+from common import figure, parser, shown, started, summarise, track, write
 
-from rnnkern.cli import errors, machine, measure
+from rnnkern.cli import machine, measure
+from rnnkern.cli.bench import prepare
 from rnnkern.cli.case import Case, Shape
+from rnnkern.cli.contenders import Contender, Frozen, Live
+from rnnkern.cli.peers import Torch
 from rnnkern.cli.report import duration, new_table
 
 BATCHES = (8, 32, 128)
 HIDDEN = (64, 256, 512)
 PROPORTIONAL = 1.1
-WAYS = ("frozen", "training")
+WAYS = {"frozen": Frozen, "training": Live}
 
 
 def torch_target(way: str, hidden: int) -> float | None:
@@ -41,67 +32,25 @@ def torch_target(way: str, hidden: int) -> float | None:
     return 5.0 if hidden == 64 else 2.0 if hidden >= 256 else None
 
 
-def random_lengths(steps: int, batch: int) -> np.ndarray:
-    return np.random.default_rng(2).integers(max(1, steps // 4), steps, batch, endpoint=True)
-
-
-def torch_calls(case: Case, lengths: np.ndarray) -> dict[str, measure.Call]:
-    """By way: the same as `make_calls`, with torch's packed sequences."""
-    import torch
-    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-    layer = getattr(torch.nn, case.cell.upper())(case.shape.I, case.shape.H)
-    layer.load_state_dict({name: torch.from_numpy(w) for name, w in make_layer(case).weights.items()})
-    x, counts = torch.from_numpy(make_input(case)), torch.from_numpy(lengths)
-    dy, x_grad = torch.from_numpy(make_gradient(case)), x.clone().requires_grad_()
-    wrt = [x_grad, *layer.parameters()]
-
-    def run(sequences: Any) -> Any:
-        packed, state = layer(pack_padded_sequence(sequences, counts, enforce_sorted=False))
-        return pad_packed_sequence(packed, total_length=case.shape.T)[0], state
-
-    def inference() -> Any:
-        with torch.inference_mode():
-            return run(x)
-
-    def training() -> Any:
-        y, state = run(x_grad)
-        return y, state, torch.autograd.grad(y, wrt, dy)
-
-    return {"frozen": inference, "training": training}
-
-
-def check(case: Case, lengths: np.ndarray, ours: Any, theirs: Any) -> None:
-    """Leave when y, or the gradient by x of training, differ by more than rounding."""
-    pairs = [(ours[0], theirs[0])] + ([(ours[2].x, theirs[2][0])] if len(ours) == 3 else [])
-    depth = case.shape.I + 5 * case.shape.H
-    for own, other in pairs:
-        error = errors.relative_error(own, other.detach().numpy())
-        if not error <= errors.bound(np.dtype(case.dtype), depth, case.shape.T):
-            raise SystemExit(f"{case}: torch's result differs by {error:.1e}")
-
-
-def measure_case(case: Case, with_torch: bool, seconds: float) -> list[dict[str, Any]]:
+def measure_case(case: Case, peers: list[type[Contender]], seconds: float) -> list[dict[str, Any]]:
     """One row per way."""
     T, B, _, H = case.shape
-    lengths = random_lengths(T, B)
-    full, ragged = make_calls(case, WAYS), make_calls(case, WAYS, lengths=lengths)
-    torchs = torch_calls(case, lengths) if with_torch else {}
     rows = []
-    for way in WAYS:
-        calls = {"full": full[way], "ragged": ragged[way]} | ({"torch": torchs[way]} if with_torch else {})
-        results = {name: call() for name, call in calls.items()}
-        if with_torch:
-            check(case, lengths, results["ragged"], results["torch"])
-        del results
+    for way, own in WAYS.items():
+        train = way == "training"
+        full, *_ = prepare(replace(case, ragged=False), [own], train)
+        ragged, failed, _ = prepare(case, [own, *peers], train)
+        if failed:
+            raise SystemExit(f"{case}: {failed}")
+        calls = {"full": full[own.name], "ragged": ragged.pop(own.name), **ragged}
         times = {name: median(values) for name, values in measure.interleave(calls, seconds / len(WAYS), {}).items()}
-        proportional = times["ragged"] / lengths.sum() / (times["full"] / (T * B))
-        speed_up = times["torch"] / times["ragged"] if with_torch else None
+        proportional = times["ragged"] / case.lengths.sum() / (times["full"] / (T * B))
+        speed_up = times["torch"] / times["ragged"] if peers else None
         rows.append(
             {
                 "case": str(case),
                 "way": way,
-                "filled": float(lengths.mean() / T),
+                "filled": float(case.lengths.mean() / T),
                 "seconds": times,
                 "proportional": figure(float(proportional), at_most=PROPORTIONAL),
                 "speed_up": figure(speed_up, at_least=torch_target(way, H)),
@@ -119,12 +68,11 @@ def main() -> None:
         batches, hidden = options.batch or BATCHES, options.hidden or HIDDEN
         if options.quick:
             options.steps, batches, hidden = 8, (4,), (16,)
-        with_torch = machine.version("torch") is not None
-        if with_torch:
-            import torch
-
-            torch.set_num_threads(options.threads)
-        cases = [Case(cell, Shape(options.steps, B, H, H)) for cell in options.cell for H in hidden for B in batches]
+        peers = [Torch] if machine.version("torch") else []
+        for peer in peers:
+            peer.load(options.threads)
+        shapes = [Shape(options.steps, B, H, H) for H in hidden for B in batches]
+        cases = [Case(cell, shape, ragged=True) for cell in options.cell for shape in shapes]
         table = new_table(
             f"Lengths uniform in T/4..T, float32, {options.threads} threads: µs per call",
             "per step: time per step of all lengths, over that of the full batch; speed-up: torch's time over ragged's",
@@ -137,7 +85,7 @@ def main() -> None:
         flops = sum(case.flops for case in cases)
         for case in track(out, cases):
             share = options.seconds * (0.5 / len(cases) + 0.5 * case.flops / flops)
-            for row in measure_case(case, with_torch, share):
+            for row in measure_case(case, peers, share):
                 rows.append(row)
                 times = [
                     duration(row["seconds"][name]) if name in row["seconds"] else "-"

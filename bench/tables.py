@@ -1,4 +1,4 @@
-"""Print the JSON of `python -m rnnkern bench` as the tables of bench/results/README.md."""
+"""Print the JSON of `python -m rnnkern bench --limit` as Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rnnkern.cli.case import Case, Shape
+from rnnkern.cli.report import duration
+
 
 def row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def microseconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
-def label(result: dict[str, Any]) -> str:
-    """The sizes of a case, and what is not as usual."""
-    unusual = {
-        f"x{result['num_layers']}": result["num_layers"] > 1,
-        "bi": result["bidirectional"],
-        "ragged": result["ragged"],
-    }
-    sizes = ",".join(str(result[name]) for name in "TBIH")
-    return " ".join([result["cell"].upper(), sizes, *(name for name, holds in unusual.items() if holds)])
+def case_of(result: dict[str, Any]) -> Case:
+    options = {name: result[name] for name in ("num_layers", "bidirectional", "ragged", "dtype")}
+    return Case(result["cell"], Shape(*(result[name] for name in Shape._fields)), **options)
 
 
 def tables(record: dict[str, Any]) -> Iterable[str]:
@@ -37,18 +32,14 @@ def tables(record: dict[str, Any]) -> Iterable[str]:
     yield row(["µs", *names, "speed-up", "limit", "of limit", "bound by"])
     yield row(["---", *["--:"] * (len(names) + 3), "---"])
     for result in results:
-        medians = [result["microseconds"].get(name, {}).get("median") for name in names]
-        limit = result["limit"]
-        yield row(
-            [
-                label(result),
-                *map(microseconds, medians),
-                f"{result['speedup']:.2f}",
-                microseconds(limit["microseconds"]),
-                f"{limit['fraction']:.0%}",
-                limit["bound"],
-            ]
-        )
+        times, limit = result["microseconds"], result["limit"]
+        medians = [duration(times[name]["median"] * 1e-6) if name in times else "-" for name in names]
+        against = [
+            shown(result["speedup"], ".2f"),
+            duration(limit["microseconds"] * 1e-6),
+            shown(limit["fraction"], ".0%"),
+        ]
+        yield row([str(case_of(result)), *medians, *against, limit["bound"]])
     yield ""
     means = record["geometric_means"]
     columns = list(dict.fromkeys(name for mean in means.values() for name in mean))
@@ -56,13 +47,16 @@ def tables(record: dict[str, Any]) -> Iterable[str]:
     yield row(["geometric mean", *(titles.get(name, name) for name in columns)])
     yield row(["---", *["--:"] * len(columns)])
     for cell, mean in means.items():
-        yield row([cell if cell == "all" else cell.upper(), *(f"{mean[name]:.2f}" for name in columns)])
+        yield row([cell if cell == "all" else cell.upper(), *(shown(mean.get(name), ".2f") for name in columns)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("json", type=Path, help="written by bench --limit --json")
-    print("\n".join(tables(json.loads(parser.parse_args().json.read_text()))))
+    parser.add_argument("json", type=Path)
+    record = json.loads(parser.parse_args().json.read_text())
+    if not record["limits"]:
+        parser.error("the file was written without --limit")
+    print("\n".join(tables(record)))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@
 
 #include <algorithm>
 
-#include "forward.hpp"
-
 namespace rnnkern {
 
 template <class T>

@@ -18,17 +18,16 @@ class ForwardNetwork {
                  const ForwardCall<T>& call, const Batch& batch, const CellOptions* options, const Problem& problem,
                  Tape<T>* tape)
       : spec_(spec), weights_(weights), packed_(packed), call_(call), batch_(batch), problem_(problem), tape_(tape) {
-    const int64_t steps = tape && tape->recompute ? tape->block_steps : block_steps(problem);
     for (int64_t l = 0; l < spec.num_layers; ++l) {
-      layers_.push_back({Shape<T>(spec, table, l), &batch, spec.num_directions, steps});
+      layers_.push_back({Shape<T>(spec, table, l), &batch, spec.num_directions, block_steps(problem)});
       for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].direction[d].options = options[d];
     }
   }
 
   void run(int threads) {
     const Plan wanted = make_plan(problem_, worth_waking(threads, seconds_alone(problem_)));
-    for (std::size_t part = 0; !packed_ && part < layers_.size() * spec_.num_directions; ++part)
-      to_pack_.emplace_back(wanted.threads());
+    const std::size_t parts = packed_ ? 0 : layers_.size() * spec_.num_directions;
+    while (to_pack_.size() < parts) to_pack_.emplace_back(wanted.threads());
     const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
     const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
     std::fill_n(zeros_, zero_count(), T(0));
@@ -37,14 +36,10 @@ class ForwardNetwork {
         [&](int team) {
           const Plan plan = team == wanted.threads() ? wanted : make_plan(problem_, team);
           for (Layer<T>& layer : layers_) layer.plan = plan;
-          if (packed_) return;
           const int64_t panels = layers_[0].shape.panels(spec_.hidden_size);
           for (Portions& part : to_pack_) part.deal(panels, team);
         },
-        [&] {
-          if (!packed_) pack_piece(0, 0);
-        },
-        [&](int thread, int team) { work(thread, team, barriers[0]); });
+        [&] { pack_piece(0, 0); }, [&](int thread, int team) { work(thread, team, barriers[0]); });
   }
 
  private:
@@ -101,7 +96,7 @@ class ForwardNetwork {
 
   void work(int thread, int team, Barrier& all) {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      while (!packed_ && pack_piece(l, thread)) {
+      while (pack_piece(l, thread)) {
       }
       if (!packed_ || (l > 0 && call_.masks)) all.wait(team);
       run_layer(layers_[l], thread);
@@ -111,8 +106,9 @@ class ForwardNetwork {
     finish_output(thread, team);
   }
 
-  // Packs a panel of the layer's hidden units; false: nothing is left.
+  // Packs a panel of the layer's hidden units; false: nothing is left, or nothing was to be packed.
   bool pack_piece(std::size_t l, int thread) {
+    if (to_pack_.empty()) return false;
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
       const std::size_t part = l * spec_.num_directions + d;
       if (const std::optional<int64_t> panel = to_pack_[part].take(thread)) {

@@ -10,8 +10,8 @@
 
 namespace rnnkern {
 
-// Each thread takes the pieces of its own share first, then what is left of the others': a thread that has not been
-// given a processor yet keeps nobody waiting. Who does a piece must not matter.
+// Each thread takes the pieces of its own share first, then what is left of the others': they do the share of one that
+// has not been given a processor yet. Who does a piece must not matter.
 class Portions {
  public:
   explicit Portions(int most_threads) : shares_(new Share[most_threads]) {}

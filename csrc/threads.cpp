@@ -60,13 +60,16 @@ void pause_briefly() {
 class PunctualSleep {
 #if defined(__linux__)
  public:
-  PunctualSleep() : saved_(prctl(PR_GET_TIMERSLACK)) { prctl(PR_SET_TIMERSLACK, 1000UL); }
+  PunctualSleep() : saved_(prctl(PR_GET_TIMERSLACK)) {
+    if (saved_ > kSlack) prctl(PR_SET_TIMERSLACK, static_cast<unsigned long>(kSlack));
+  }
   ~PunctualSleep() {
-    if (saved_ > 0) prctl(PR_SET_TIMERSLACK, static_cast<unsigned long>(saved_));
+    if (saved_ > kSlack) prctl(PR_SET_TIMERSLACK, static_cast<unsigned long>(saved_));
   }
 
  private:
-  const int saved_;  // nanoseconds
+  static constexpr int kSlack = 1000;  // nanoseconds, as is what was set before
+  const int saved_;
 #else
  public:
   PunctualSleep() {}

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 
 namespace rnnkern {
@@ -32,7 +31,7 @@ class Barrier {
 // Runs body(context, thread, team) on a team of at most `wanted` threads, fewer when other calls are at work; denormals
 // suppressed, the caller's floating-point mode restored. `prepare(context, team)` is called once, before any body, with
 // the size of the team that there really is; then `meanwhile(context)`, again and again, while not all of it is there:
-// a piece of work of some 10 us. None may throw.
+// a small piece of work, because a thread may be waiting for this one's processor. None may throw.
 void run_team(int wanted, void (*prepare)(void*, int team), void (*meanwhile)(void*),
               void (*body)(void*, int thread, int team), void* context);
 

@@ -20,14 +20,14 @@ thread_local Block kept;
 
 Block::Block(std::size_t bytes) {
   if (bytes == 0) return;
-  const std::size_t alignment = bytes < kPage ? kCacheLine : bytes < kHugePage / 2 ? kPage : kHugePage;
+  const std::size_t alignment = bytes < kPage ? kCacheLine : bytes < kHugePage ? kPage : kHugePage;
   void* memory = nullptr;
   if (posix_memalign(&memory, alignment, bytes) != 0) throw std::bad_alloc();
   data_ = static_cast<char*>(memory);
   size_ = bytes;
 #if defined(__linux__)
   // Weights are read again at every step: with small pages, the larger ones miss the TLB each time.
-  if (alignment == kHugePage) madvise(data_, size_, MADV_HUGEPAGE);
+  if (alignment == kHugePage) madvise(data_, size_ / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
 }
 

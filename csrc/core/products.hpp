@@ -77,7 +77,7 @@ void outer_product(const OuterProduct<T>& product) {
           store(tile + (r * panel_count + p) * L,
                 product.resume ? load(element(first_row + r, first_panel + p), product.width - (first_panel + p) * L)
                                : Vector<T>{});
-          // The next tile's, which come from afar, meanwhile.
+          // Those of the tile below, which come from afar, meanwhile.
           if (first_row + row_count + r < rows)
             __builtin_prefetch(element(first_row + row_count + r, first_panel + p), 1);
         }

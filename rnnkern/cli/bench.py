@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         absent |= {kind.name: "does not train" for kind in peers if kind not in kinds}
         for name, reason in absent.items():
             out.print(f"without {escape(name)}: {escape(reason)}")
-        idle_case = Case(cases[0].cell, IDLE_SHAPE)
+        idle_case = Case(cases[0].cell, IDLE_SHAPE, dtype=options.dtype)
         teams = measure_limits(out, options, threads) if options.limit else []
         idle, outcomes = measure_all(out, cases, kinds, options.train, idle_case, end, teams)
     names = [kind.name for kind in sorted(kinds, key=lambda kind: kind is Reference)]
@@ -108,7 +108,7 @@ def measure_limits(out: Console, options: argparse.Namespace, threads: int) -> l
     with out.status("measuring the machine's limits"):
         try:
             teams = [probes.measure(options.dtype, count) for count in probes.thread_counts(threads)]
-        except RuntimeError as error:  # fewer threads than asked for
+        except (RuntimeError, ValueError) as error:  # fewer threads than asked for, or more than there can be
             options.fail(f"argument --threads: {error}")
     out.print(limits_table(teams, f"Limits of this machine, {options.dtype}"))
     for contradiction in probes.contradictions(teams):

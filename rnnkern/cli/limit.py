@@ -1,4 +1,4 @@
-"""The shortest time that a case can take on a machine whose limits are known.
+"""The limit of a case on a machine whose limits are known: about the shortest time that it can take.
 
 It is the sum over phases (input product, recurrence, each gradient product) of the longest of what must be computed at
 the measured peak, what must be read or written at the measured bandwidth of the cache that holds it, and, step by step

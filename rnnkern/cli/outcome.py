@@ -44,10 +44,8 @@ class Outcome:
 
     def speedup(self, name: str | None) -> float | None:
         """How many times faster the best of our ways is than a contender; None if either was not timed."""
-        own = self.best(OURS)
-        if own is None or name is None or name not in self.samples:
-            return None
-        return median(self.samples[name]) / median(self.samples[own])
+        own, other = self.own_seconds, name and self.seconds(name)
+        return other / own if own and other else None
 
     @property
     def own_seconds(self) -> float | None:

@@ -174,11 +174,13 @@ def block_sizes(caches: Sequence[Cache], threads: int) -> list[int]:
     """Bytes a thread that only the cache at that place holds; then what none of them does."""
     sizes: list[int] = []
     for place, cache in enumerate(caches):
-        sharing = min(threads, cache.cores)
-        below = 4 * caches[place - 1].size if place else 0
-        sizes.append(min(cache.size // 2 // sharing, max(below, cache.size // 2 if cache.cores == 1 else 0)))
-    outside = max([2**26, *(3 * cache.size for cache in caches)])
-    return [*sizes, min(outside, 2**29) // threads]
+        half = cache.size // 2
+        if cache.cores > 1 and place:  # beyond the threads' own caches, or it would be those that are measured
+            own = caches[place - 1].size
+            half = max(2 * own, min(half // min(threads, cache.cores), 4 * own))
+        sizes.append(half)
+    outside = max([2**26, *(3 * cache.size * -(-threads // cache.cores) for cache in caches)])
+    return [*sizes, outside // threads]
 
 
 def contradictions(teams: Sequence[Limits]) -> list[str]:
