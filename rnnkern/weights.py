@@ -41,9 +41,15 @@ class Weights(MutableMapping[str, Array]):
         return "{" + ", ".join(f"{name}: {array.shape}" for name, array in self._arrays.items()) + "}"
 
 
+CACHE_LINE = 64
+
+
 def fixed_array(values: Array, dtype: np.dtype[Any]) -> Array:
-    """A copy whose memory stays where it is: it does not own it, so it can't be resized."""
-    array = np.frombuffer(bytearray(values.size * dtype.itemsize), dtype).reshape(values.shape)
+    """A copy at the start of a cache line whose memory stays where it is: not owned, so it can't be resized."""
+    size = values.size * dtype.itemsize
+    memory = np.frombuffer(bytearray(size + CACHE_LINE), np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    array: Array = memory[start : start + size].view(dtype).reshape(values.shape)
     array[...] = values
     return array
 
