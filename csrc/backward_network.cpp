@@ -1,10 +1,10 @@
 #include "backward_network.hpp"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "backward.hpp"
+#include "network.hpp"
 
 namespace rnnkern {
 namespace {
@@ -29,18 +29,10 @@ class BackwardNetwork {
   }
 
   void run(int threads) {
-    const Plan wanted = make_plan(problem_, worth_waking(threads, seconds_alone(problem_)));
-    const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
-    const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
-    std::fill_n(zeros_, zero_count(), T(0));
-    run_team(
-        wanted.threads(),
-        [&](int team) {
-          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem_, team);
-          for (BackwardLayer<T>& layer : layers_)
-            layer.forward.plan = {std::min(plan.directions, wanted.directions), plan.rows, plan.units};
-        },
-        [&](int thread, int team) { work(thread, team, barriers[0]); });
+    run_planned(
+        problem_, threads, [&](Arena& arena, const Plan& plan, Barrier* barriers) { lay_out(arena, plan, barriers); },
+        [&](const Plan& plan, int) { begin(plan); }, [] {},
+        [&](int thread, int team, Barrier& all) { work(thread, team, all); });
   }
 
  private:
@@ -71,8 +63,7 @@ class BackwardNetwork {
     forward.plan = plan;
     forward.zeros = zeros_;
     forward.barriers = barriers;
-    const Sequence<T>& inner = tape_.inputs[l];
-    forward.x = l == 0 ? call.x : Sequence<const T>{inner.data, inner.stride_t, inner.stride_b};
+    forward.x = l == 0 ? call.x : read(tape_.inputs[l]);
     const Sequence<T> y = tape_.outputs[l].data ? tape_.outputs[l] : call.y;
     const int64_t outputs = spec_.output_size();
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
@@ -100,6 +91,13 @@ class BackwardNetwork {
                    call_.dy.stride_b};
     }
     lay_out_backward(arena, layer, l > 0 || call_.dx.data, call_.dweights != nullptr, plan.threads());
+  }
+
+  // Directions run at once only where there is work space for it.
+  void begin(const Plan& plan) {
+    std::fill_n(zeros_, zero_count(), T(0));
+    for (BackwardLayer<T>& layer : layers_)
+      layer.forward.plan = {std::min(plan.directions, layer.forward.plan.directions), plan.rows, plan.units};
   }
 
   void work(int thread, int team, Barrier& all) const {

@@ -43,7 +43,6 @@ struct Layer {
   int64_t block_steps;  // steps per block of time
   Plan plan{};
   Sequence<const T> x{};
-  Sequence<T> y{};  // data nullptr: not kept
   Direction<T> direction[2]{};
   const T* zeros = nullptr;      // as many as the widest row that they stand for
   int64_t* row_lists = nullptr;  // per thread: row_list_size

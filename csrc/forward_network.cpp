@@ -1,10 +1,10 @@
 #include "forward_network.hpp"
 
 #include <algorithm>
-#include <memory>
 #include <optional>
 #include <vector>
 
+#include "network.hpp"
 #include "portions.hpp"
 
 namespace rnnkern {
@@ -25,21 +25,12 @@ class ForwardNetwork {
   }
 
   void run(int threads) {
-    const Plan wanted = make_plan(problem_, worth_waking(threads, seconds_alone(problem_)));
     const std::size_t parts = packed_ ? 0 : layers_.size() * spec_.num_directions;
-    while (to_pack_.size() < parts) to_pack_.emplace_back(wanted.threads());
-    const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
-    const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
-    std::fill_n(zeros_, zero_count(), T(0));
-    run_team(
-        wanted.threads(),
-        [&](int team) {
-          const Plan plan = team == wanted.threads() ? wanted : make_plan(problem_, team);
-          for (Layer<T>& layer : layers_) layer.plan = plan;
-          const int64_t panels = layers_[0].shape.panels(spec_.hidden_size);
-          for (Portions& part : to_pack_) part.deal(panels, team);
-        },
-        [&] { pack_piece(0, 0); }, [&](int thread, int team) { work(thread, team, barriers[0]); });
+    while (to_pack_.size() < parts) to_pack_.emplace_back(threads);
+    run_planned(
+        problem_, threads, [&](Arena& arena, const Plan& plan, Barrier* barriers) { lay_out(arena, plan, barriers); },
+        [&](const Plan& plan, int team) { begin(plan, team); }, [&] { pack_piece(0, 0); },
+        [&](int thread, int team, Barrier& all) { work(thread, team, all); });
   }
 
  private:
@@ -72,7 +63,6 @@ class ForwardNetwork {
     layer.zeros = zeros_;
     layer.barriers = barriers;
     layer.x = x;
-    layer.y = y;
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
       Direction<T>& direction = layer.direction[d];
       const int64_t part = l * spec_.num_directions + d, states = part * call_.batch;
@@ -92,6 +82,12 @@ class ForwardNetwork {
         direction.panels.lay_out(arena, layer.shape);
     }
     lay_out_work(arena, layer, plan.threads());
+  }
+
+  void begin(const Plan& plan, int team) {
+    std::fill_n(zeros_, zero_count(), T(0));
+    for (Layer<T>& layer : layers_) layer.plan = plan;
+    for (Portions& part : to_pack_) part.deal(layers_[0].shape.panels(spec_.hidden_size), team);
   }
 
   void work(int thread, int team, Barrier& all) {
@@ -119,11 +115,13 @@ class ForwardNetwork {
     return false;
   }
 
-  // What the next layer reads: the outputs, or the outputs times their mask, which need a place of their own on a tape.
-  Sequence<T> dropped(int64_t l) const { return tape_ ? tape_->inputs[l + 1] : layers_[l].y; }
+  // What the layer writes, and what the next one reads: the same, or the same times its mask, which needs a place of
+  // its own on a tape.
+  Sequence<T> outputs(int64_t l) const { return layers_[l].direction[0].y; }
+  Sequence<T> dropped(int64_t l) const { return tape_ ? tape_->inputs[l + 1] : outputs(l); }
 
   void drop_out(std::size_t l, int thread, int team) const {
-    const Sequence<T> from = layers_[l].y, to = dropped(l);
+    const Sequence<T> from = outputs(l), to = dropped(l);
     const Range own = share(batch_.size(), team, thread);
     for (int64_t row = own.first; row < own.last; ++row)
       for (int64_t t = 0; t < batch_.length(row); ++t) {

@@ -9,11 +9,6 @@
 namespace rnnkern {
 namespace {
 
-template <class T>
-RNNKERN_INLINE T first_lane(Vector<T> value) {
-  return value[0];
-}
-
 // Multiply-adds that wait for nothing but the one `chains` before: as many as a register tile has.
 template <class T>
 struct ThroughputProbe {
@@ -30,7 +25,7 @@ struct ThroughputProbe {
     Vector<T> sum{};
 #pragma GCC unroll 32
     for (int c = 0; c < chains; ++c) sum += x[c];
-    return first_lane<T>(sum);
+    return sum[0];
   }
 };
 
@@ -40,7 +35,7 @@ T multiply_add_chain(T factor, T term, int64_t rounds) {
   const Vector<T> a = broadcast<T>(factor), b = broadcast<T>(term);
   Vector<T> x{};
   for (int64_t i = 0; i < rounds; ++i) x = multiply_add(x, a, b);
-  return first_lane<T>(x);
+  return x[0];
 }
 
 // One chain of activations.
@@ -51,7 +46,7 @@ T activation_chain(MathFunction function, T start, int64_t rounds) {
     for (int64_t i = 0; i < rounds; ++i) x = tanh<T>(x);
   else
     for (int64_t i = 0; i < rounds; ++i) x = sigmoid<T>(x);
-  return first_lane<T>(x);
+  return x[0];
 }
 
 // Reads `count` elements, a multiple of kReadBlock, `passes` times: a sum each of the vectors of a block.
@@ -69,7 +64,7 @@ T read(const T* from, int64_t count, int64_t passes) {
   Vector<T> total{};
 #pragma GCC unroll 8
   for (int v = 0; v < kReadVectors; ++v) total += sum[v];
-  return first_lane<T>(total);
+  return total[0];
 }
 
 }  // namespace
