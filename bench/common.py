@@ -12,60 +12,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 import rnnkern
 from rnnkern.__main__ import positive
-from rnnkern.cli import files, machine
+from rnnkern.cli import machine
 from rnnkern.cli.bench import check_outputs, equal_threads
-from rnnkern.cli.case import CELLS, Case
+from rnnkern.cli.case import CELLS, Case, Problem
+from rnnkern.cli.contenders import Frozen, Live
 from rnnkern.cli.measure import Call
+from rnnkern.cli.report import console, warn_if_busy, write_json
 
 WAYS = ("frozen", "live", "training")
 """Inference with packed weights, with weights that may change, and forward with all gradients."""
 
 
-def make_layer(case: Case) -> rnnkern.Layer:
-    kind = getattr(rnnkern, case.cell.upper())
-    options = {"num_layers": case.num_layers, "bidirectional": case.bidirectional, "dtype": case.dtype}
-    return kind(case.shape.I, case.shape.H, seed=0, **options)
-
-
-def make_input(case: Case) -> np.ndarray:
-    """x (T, B, I)."""
-    return np.random.default_rng(0).standard_normal(case.shape[:3], case.dtype)
-
-
-def make_gradient(case: Case) -> np.ndarray:
-    """dy (T, B, D*H)."""
-    T, B, _, H = case.shape
-    return np.random.default_rng(1).standard_normal((T, B, H * case.spec.num_directions), case.dtype)
-
-
-def make_calls(
-    case: Case, ways: Iterable[str] = WAYS, *, lengths: Any = None, recompute: bool = False
-) -> dict[str, Call]:
+def make_calls(case: Case, ways: Iterable[str] = WAYS) -> dict[str, Call]:
     """By way: what to time. It has not run before."""
-    layer, x = make_layer(case), make_input(case)
-
-    def inference(run: Any) -> Call:
-        return lambda: run(x, lengths=lengths)
-
-    def training() -> Any:
-        y, state, tape = layer.forward(x, lengths=lengths, recompute=recompute)
-        return y, state, layer.backward(tape, dy)
-
-    made: dict[str, Call] = {}
-    for way in ways:
-        if way == "training":
-            dy = make_gradient(case)
-            made[way] = training
-        else:
-            made[way] = inference(layer.freeze() if way == "frozen" else layer)
-    return made
+    problem = Problem(case)
+    live = Live(problem)
+    made = {"frozen": lambda: Frozen(problem).infer, "live": lambda: live.infer, "training": lambda: live.train}
+    return {way: made[way]() for way in ways}
 
 
 def limited(call: Call, threads: int) -> Call:
@@ -133,14 +102,8 @@ def started(root: argparse.ArgumentParser) -> Iterator[tuple[argparse.Namespace,
         options.cell = list(dict.fromkeys(options.cell or CELLS))
     if options.quick:
         options.seconds = 0
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out = Console(highlight=False, width=170)
-    load = machine.describe()["load"]
-    if load > 0.5:
-        out.print(
-            f"Other programs are at work (load {load:.1f}): what waits for other threads looks slow.", style="yellow"
-        )
+    out = console(170)
+    warn_if_busy(out, machine.describe()["load"])
     with equal_threads(options.threads) as options.threads:
         yield options, out
 
@@ -168,9 +131,7 @@ def write(options: argparse.Namespace, out: Console, results: Any) -> None:
         "settings": {name: value for name, value in vars(options).items() if name not in left_out},
         "results": results,
     }
-    with files.whole(options.json) as file:
-        file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
-    out.print(f"wrote {options.json}")
+    write_json(out, options.json, record)
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any, before: str = "") -> Any:

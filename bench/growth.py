@@ -13,9 +13,9 @@ import numpy as np
 from common import WAYS, make_calls, parser, started, track, write
 from matplotlib.figure import Figure
 
-from rnnkern.cli import files, measure, probes
+from rnnkern.cli import measure, probes
 from rnnkern.cli.case import Case, Shape
-from rnnkern.cli.report import duration, new_table
+from rnnkern.cli.report import duration, new_table, write_picture
 
 STEPS = (25, 50, 100, 200, 400, 800, 1600)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -139,11 +139,8 @@ def main() -> None:
             out.print(f"Largest deviation from linear at the largest {axis}: {value:.1%} ({where})")
         write(options, out, {"caches_bytes": levels, "sweeps": rows})
         if options.plot:
-            with files.whole(options.plot) as file:
-                draw(results, levels, f"{title}; dotted: linear; dashed: weights, x and y fill a cache level").savefig(
-                    file, format=options.plot.suffix[1:]
-                )
-            out.print(f"wrote {options.plot}")
+            note = "dotted: linear; dashed: weights, x and y fill a cache level"
+            write_picture(out, options.plot, draw(results, levels, f"{title}; {note}"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The exit code is 1 when figures contradict each other, as when other programs ar
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import rnnkern
 from rnnkern.__main__ import positive
 from rnnkern.cli import files, machine, probes
 from rnnkern.cli.case import DTYPES
-from rnnkern.cli.report import console, limits_table
+from rnnkern.cli.report import console, limits_table, write_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,9 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         wrong += [f"{dtype}: {text}" for text in probes.contradictions(teams)]
     if options.json:
         record = {"rnnkern": rnnkern.config(), "machine": facts, "limits": measured, "contradictions": wrong}
-        with files.whole(options.json) as file:
-            file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
-        out.print(f"wrote {options.json}", markup=False)
+        write_json(out, options.json, record)
     for text in wrong:
         out.print(f"contradiction: {text}", style="bold red")
     return 1 if wrong else 0

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import figure, in_new_process, make_calls, parser, shown, started, summarise, track, write
+from common import figure, in_new_process, parser, shown, started, summarise, track, write
 
 import rnnkern
 from rnnkern.cli import machine, measure
@@ -128,8 +128,8 @@ def measure_peaks(who: str, cell: str, shape: Shape, options: argparse.Namespace
 
 def recompute_time(cell: str, shape: Shape, seconds: float) -> float:
     """Of training with recompute over without."""
-    case = Case(cell, shape)
-    calls = {str(again): make_calls(case, ["training"], recompute=again)["training"] for again in (False, True)}
+    problem = Problem(Case(cell, shape))
+    calls = {str(again): own(problem, again)[0] for again in (False, True)}
     for call in calls.values():
         call()
     times = measure.interleave(calls, seconds, {})

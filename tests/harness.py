@@ -9,7 +9,7 @@ import numpy as np
 
 import rnnkern
 from rnnkern import _core
-from tolerance import excess
+from tolerance import assert_allowed, excess
 
 ISAS = [name for name, can_run, _ in _core.isas() if can_run]
 DTYPES = [np.float32, np.float64]
@@ -158,7 +158,7 @@ def excesses(actual, expected, case: Case) -> dict[str, float]:
 
 def assert_all_close(actual, expected, case: Case):
     for name, worst in excesses(actual, expected, case).items():
-        assert worst <= 1, f"{name}: the largest error is {worst:.3g} of what is allowed"  # not so for NaN
+        assert_allowed(worst, name)
 
 
 def finite_maximum(array) -> float:

@@ -47,5 +47,8 @@ def excess(actual, expected, depth=1, steps=1, *, order=1.0, scale=None):
 
 def assert_close(actual, expected, depth=1, steps=1, *, order=1.0, scale=None, name="result"):
     """`actual` is `expected` within what `excess` allows."""
-    worst = excess(actual, expected, depth, steps, order=order, scale=scale)
+    assert_allowed(excess(actual, expected, depth, steps, order=order, scale=scale), name)
+
+
+def assert_allowed(worst, name):
     assert worst <= 1, f"{name}: the largest error is {worst:.3g} of what is allowed"  # not so for NaN

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from .contenders import OWN, Contender, Reference
 from .limit import limit
 from .outcome import Outcome, means
 from .peers import load_peers
-from .report import console, limits_table, print_report
+from .report import console, limits_table, print_report, warn_if_busy, write_json, write_picture
 
 IDLE_SHAPE = Shape(100, 1, 256, 256)
 """Split over the threads, and short."""
@@ -42,9 +41,7 @@ def run(options: argparse.Namespace) -> int:
     end = time.perf_counter() + options.seconds
     out = console()
     facts = machine.describe()
-    if facts["load"] > 0.5:
-        busy = f"Other programs are at work (load {facts['load']:.1f}): thread pools that spin look slow."
-        out.print(busy, style="yellow")
+    warn_if_busy(out, facts["load"])
     with equal_threads(options.threads) as threads:
         with out.status("importing peers"):
             peers, absent = load_peers(threads)
@@ -76,22 +73,15 @@ def run(options: argparse.Namespace) -> int:
             "geometric_means": means(outcomes),
             "idle": {"case": str(idle_case), "extra_microseconds": {name: s * 1e6 for name, s in idle.items()}},
         }
-        with files.whole(options.json) as file:
-            file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
-        out.print(f"wrote {escape(str(options.json))}")
-    pictures: dict[Path, Callable[[], Any]] = {}
+        write_json(out, options.json, record)
     if options.plot:
         from .plot import draw
 
-        pictures[options.plot] = lambda: draw(outcomes, title)
+        write_picture(out, options.plot, draw(outcomes, title))
     if options.roofline:
         from .roofline import draw_roofline
 
-        pictures[options.roofline] = lambda: draw_roofline(outcomes, teams[-1], title)
-    for path, picture in pictures.items():
-        with files.whole(path) as file:
-            picture().savefig(file, format=path.suffix[1:])
-        out.print(f"wrote {escape(str(path))}")
+        write_picture(out, options.roofline, draw_roofline(outcomes, teams[-1], title))
     return 1 if any(outcome.errors for outcome in outcomes) else 0
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -11,14 +14,33 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from . import files
 from .outcome import RIVALS, Outcome, means
 from .probes import Limits
 
 
-def console() -> Console:
+def console(width: int = 140) -> Console:
     """Return a console that doesn't squeeze tables into the 80 columns assumed of a pipe."""
     found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=max(found.width, 140))
+    return found if found.is_terminal else Console(highlight=False, width=max(found.width, width))
+
+
+def warn_if_busy(out: Console, load: float) -> None:
+    if load > 0.5:
+        out.print(f"Other programs are at work (load {load:.1f}): thread pools that spin look slow.", style="yellow")
+
+
+def write_json(out: Console, path: Path, record: Mapping[str, Any]) -> None:
+    with files.whole(path) as file:
+        file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+    out.print(f"wrote {escape(str(path))}")
+
+
+def write_picture(out: Console, path: Path, figure: Any) -> None:
+    """Write a figure of matplotlib in the format that the ending of the file names."""
+    with files.whole(path) as file:
+        figure.savefig(file, format=path.suffix[1:])
+    out.print(f"wrote {escape(str(path))}")
 
 
 def new_table(title: str, caption: str | None = None) -> Table:
