@@ -78,7 +78,7 @@ class BackwardNetwork {
       back.dcn = at(call_.dcn, spec_.hidden_size);
       back.dh0 = at(call_.dh0, outputs);
       back.dc0 = at(call_.dc0, spec_.hidden_size);
-      back.dweights = call_.dweights ? call_.dweights + part : nullptr;
+      back.dweights = call_.dweights && call_.dweights[part].ih ? call_.dweights + part : nullptr;
       back.kept = tape_.kept[part];
       const bool sequence = call.return_sequence;
       back.dlast = last && !sequence && call_.dy.data ? call_.dy.data + d * outputs : nullptr;

@@ -57,15 +57,18 @@ Problem problem_of(const Spec& spec, const KernelTable& table, const Batch& batc
 }
 
 template <class T>
-std::shared_ptr<Tape<T>> run_with_tape(const Spec& spec, const KernelTable& table, const Weights<const T>* weights,
-                                       const ForwardCall<T>& call, bool recompute, bool save_values, int threads) {
+Tape<T> make_tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& call, bool recompute,
+                  char* memory) {
   Batch batch(call.steps, call.batch, call.lengths);
-  const Problem problem = problem_of<T>(spec, table, batch, false);
-  auto tape = std::make_shared<Tape<T>>(spec, table, call, std::move(batch), recompute, block_steps(problem),
-                                        !call.return_sequence);
-  forward_network<T>(spec, table, weights, nullptr, call, tape->batch, options_of(spec, save_values).data(), problem,
-                     tape.get(), threads);
-  return tape;
+  const int64_t steps = block_steps(problem_of<T>(spec, table, batch, false));
+  return Tape<T>(spec, table, call, std::move(batch), recompute, steps, !call.return_sequence, memory);
+}
+
+template <class T>
+void run_with_tape(const Spec& spec, const KernelTable& table, const Weights<const T>* weights,
+                   const ForwardCall<T>& call, Tape<T>& tape, bool save_values, int threads) {
+  forward_network<T>(spec, table, weights, nullptr, call, tape.batch, options_of(spec, save_values).data(),
+                     problem_of<T>(spec, table, tape.batch, false), &tape, threads);
 }
 
 }  // namespace
@@ -87,7 +90,16 @@ void run(const Spec& spec, const KernelTable& table, const Weights<const T>* wei
 template <class T>
 std::shared_ptr<const Tape<T>> forward(const Spec& spec, const KernelTable& table, const Weights<const T>* weights,
                                        const ForwardCall<T>& call, bool recompute, int threads) {
-  return run_with_tape(spec, table, weights, call, recompute, false, threads);
+  const auto tape = std::make_shared<Tape<T>>(make_tape(spec, table, call, recompute, nullptr));
+  run_with_tape(spec, table, weights, call, *tape, false, threads);
+  return tape;
+}
+
+template <class T>
+void forward(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const ForwardCall<T>& call,
+             char* memory, int threads) {
+  Tape<T> tape = make_tape(spec, table, call, false, memory);
+  run_with_tape(spec, table, weights, call, tape, false, threads);
 }
 
 template <class T>
@@ -100,13 +112,14 @@ int64_t trace_values(const Spec& spec) { return spec.gates() > 1 ? spec.gates() 
 template <class T>
 void trace(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const ForwardCall<T>& call,
            T* const* values, T* const* hidden, int threads) {
-  const auto tape = run_with_tape(spec, table, weights, call, false, true, threads);
-  const Batch& batch = tape->batch;
+  Tape<T> tape = make_tape(spec, table, call, false, nullptr);
+  run_with_tape(spec, table, weights, call, tape, true, threads);
+  const Batch& batch = tape.batch;
   const int64_t units = spec.hidden_size, outputs = spec.output_size(), wanted = trace_values(spec);
   const int64_t saved = Shape<T>(spec, table, 0).info().saved;
   for (int64_t part = 0; part < spec.num_layers * spec.num_directions; ++part) {
     const int64_t layer = part / spec.num_directions, d = part % spec.num_directions;
-    const Sequence<T> y = tape->outputs[layer].data ? tape->outputs[layer] : call.y;
+    const Sequence<T> y = tape.outputs[layer].data ? tape.outputs[layer] : call.y;
     for (int64_t v = 0; v < wanted; ++v) std::fill_n(values[part * wanted + v], call.steps * call.batch * units, T(0));
     std::fill_n(hidden[part], call.steps * call.batch * outputs, T(0));
     for (int64_t step = 0; step < batch.steps(); ++step)
@@ -116,7 +129,7 @@ void trace(const Spec& spec, const KernelTable& table, const Weights<const T>* w
         for (int64_t v = 0; v < wanted; ++v) {
           const bool is_gate = v < spec.gates();  // else c
           const T* from =
-              is_gate ? tape->kept[part].saved + (kept * saved + v) * units : tape->kept[part].c + kept * units;
+              is_gate ? tape.kept[part].saved + (kept * saved + v) * units : tape.kept[part].c + kept * units;
           std::copy_n(from, units, values[part * wanted + v] + at * units);
         }
         std::copy_n(y.data + t * y.stride_t + b * y.stride_b + d * outputs, outputs, hidden[part] + at * outputs);
@@ -140,18 +153,26 @@ void backward(const Spec& spec, const KernelTable& table, const Weights<const T>
                    problem_of<T>(spec, table, tape.batch, true), threads);
 }
 
+template <class T>
+void backward(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, char* memory,
+              const BackwardCall<T>& call, int threads) {
+  backward(spec, table, weights, make_tape(spec, table, call.forward, false, memory), call, threads);
+}
+
 #define RNNKERN_INSTANTIATE(T)                                                                                         \
   template std::shared_ptr<const Packed<T>> pack(const Spec&, const KernelTable&, const Weights<const T>*, int);       \
   template void run(const Spec&, const KernelTable&, const Weights<const T>*, const Packed<T>*, const ForwardCall<T>&, \
                     int);                                                                                              \
   template std::shared_ptr<const Tape<T>> forward(const Spec&, const KernelTable&, const Weights<const T>*,            \
                                                   const ForwardCall<T>&, bool, int);                                   \
+  template void forward(const Spec&, const KernelTable&, const Weights<const T>*, const ForwardCall<T>&, char*, int);  \
   template Explanation explain<T>(const Spec&, const KernelTable&, int64_t, int64_t, const int64_t*, int);             \
   template std::size_t tape_bytes(const Tape<T>&);                                                                     \
   template void trace(const Spec&, const KernelTable&, const Weights<const T>*, const ForwardCall<T>&, T* const*,      \
                       T* const*, int);                                                                                 \
   template void backward(const Spec&, const KernelTable&, const Weights<const T>*, const Tape<T>&,                     \
-                         const BackwardCall<T>&, int);
+                         const BackwardCall<T>&, int);                                                                 \
+  template void backward(const Spec&, const KernelTable&, const Weights<const T>*, char*, const BackwardCall<T>&, int);
 RNNKERN_INSTANTIATE(float)
 RNNKERN_INSTANTIATE(double)
 #undef RNNKERN_INSTANTIATE

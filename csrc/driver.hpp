@@ -76,7 +76,7 @@ struct ForwardCall {
   const T* const* masks;   // per inner layer boundary (L-1): (T, B, D*O) contiguous factors, or nullptr
   bool return_sequence;    // y is (T, B, D*O), else (B, D*O) with stride_t ignored
   Sequence<T> y;           // written whole, zeros after each length
-  T* hn;                   // (L*D, B, O)
+  T* hn;                   // (L*D, B, O), or nullptr: not wanted, where the sequence is
   T* cn;                   // (L*D, B, H), nullptr without a cell state
 };
 
@@ -89,6 +89,20 @@ void run(const Spec&, const KernelTable&, const Weights<const T>* weights, const
 template <class T>
 std::shared_ptr<const Tape<T>> forward(const Spec&, const KernelTable&, const Weights<const T>* weights,
                                        const ForwardCall<T>&, bool recompute, int threads);
+
+// The same, on a tape in the caller's memory: of `tape_size`, at the start of a cache line, to be given to `backward`.
+// The sequence of outputs must be wanted.
+template <class T>
+void forward(const Spec&, const KernelTable&, const Weights<const T>* weights, const ForwardCall<T>&, char* tape,
+             int threads);
+
+// Elements of such a tape: so many for every step of every sequence, for every step and sequence with the padding, and
+// besides.
+struct TapeSize {
+  int64_t per_step, per_padded_step, constant;
+};
+template <class T>
+TapeSize tape_size(const Spec&, const KernelTable&, bool masked);
 
 // Bytes that a tape keeps beyond x and y.
 template <class T>
@@ -103,11 +117,14 @@ struct BackwardCall {
   Sequence<T> dx;              // (T, B, I) contiguous along I, or data == nullptr: not wanted; zeros after each length
   T* dh0;                      // (L*D, B, O), or nullptr: not wanted
   T* dc0;                      // (L*D, B, H), or nullptr: not wanted
-  const Weights<T>* dweights;  // L*D entries, written whole, or nullptr: not wanted
+  const Weights<T>* dweights;  // L*D entries, written whole where ih is given, or nullptr: not wanted
 };
 
 template <class T>
 void backward(const Spec&, const KernelTable&, const Weights<const T>* weights, const Tape<T>&, const BackwardCall<T>&,
+              int threads);
+template <class T>
+void backward(const Spec&, const KernelTable&, const Weights<const T>* weights, char* tape, const BackwardCall<T>&,
               int threads);
 
 // Gate values of one layer and direction by step, as (T, B, H) contiguous arrays, zeros after each length:

@@ -163,9 +163,12 @@ void finish(const Layer<T>& layer, const Direction<T>& direction, const Runner<T
   const Range columns = runner.output_columns(), units = runner.unit_columns();
   for (int64_t i = 0; i < own.size(); ++i) {
     const int64_t row = own.rows()[i], sequence = own.sequences()[i], last = batch.length(row) - 1;
-    const Rows<const T> h = runner.h_at(last);
-    const T* from = h.base + (h.index ? h.index[i] : i) * h.stride;
-    std::copy(from + columns.first, from + columns.last, direction.hn + sequence * layer.shape.outputs + columns.first);
+    if (direction.hn) {
+      const Rows<const T> h = runner.h_at(last);
+      const T* from = h.base + (h.index ? h.index[i] : i) * h.stride;
+      std::copy(from + columns.first, from + columns.last,
+                direction.hn + sequence * layer.shape.outputs + columns.first);
+    }
     if (direction.kept.c && last >= 0) {
       const T* c = direction.kept.c + (batch.first(last) + row) * layer.shape.units;
       std::copy(c + units.first, c + units.last, direction.cn + sequence * layer.shape.units + units.first);

@@ -22,7 +22,7 @@ struct Direction {
   CellOptions options;
   const T* h0;  // (B, O), or nullptr
   const T* c0;  // (B, H), or nullptr
-  T* hn;        // (B, O)
+  T* hn;        // (B, O), or nullptr: not wanted
   T* cn;        // (B, H), nullptr without a cell state
   Kept<T> kept;
   Sequence<T> y;  // its columns of the output

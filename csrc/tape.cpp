@@ -6,7 +6,7 @@ namespace rnnkern {
 
 template <class T>
 Tape<T>::Tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& call, Batch sequences, bool again,
-              int64_t steps_per_block, bool keep_last)
+              int64_t steps_per_block, bool keep_last, char* memory)
     : batch(std::move(sequences)), recompute(again), block_steps(steps_per_block) {
   kept.resize(spec.num_layers * spec.num_directions);
   outputs.resize(spec.num_layers);
@@ -32,11 +32,22 @@ Tape<T>::Tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& 
     }
     return arena.needed();
   };
-  block_ = Block(lay_out(Arena()));
-  lay_out(Arena(block_.data()));
+  if (!memory) block_ = Block(lay_out(Arena()));
+  lay_out(Arena(memory ? memory : block_.data()));
+}
+
+template <class T>
+TapeSize tape_size(const Spec& spec, const KernelTable& table, bool masked) {
+  const CellInfo& info = Shape<T>(spec, table, 0).info();
+  const int64_t parts = spec.num_layers * spec.num_directions, inner = (masked ? 2 : 1) * (spec.num_layers - 1);
+  return {parts * spec.hidden_size * (info.saved + (info.cell_state ? 1 : 0)),
+          inner * spec.num_directions * spec.output_size(),
+          (2 * parts + inner) * static_cast<int64_t>(Arena::kAlignment / sizeof(T))};
 }
 
 template class Tape<float>;
 template class Tape<double>;
+template TapeSize tape_size<float>(const Spec&, const KernelTable&, bool);
+template TapeSize tape_size<double>(const Spec&, const KernelTable&, bool);
 
 }  // namespace rnnkern

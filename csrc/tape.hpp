@@ -11,9 +11,10 @@ namespace rnnkern {
 template <class T>
 class Tape {
  public:
-  // keep_last: the outputs of the last layer too, because the caller does not keep them.
+  // keep_last: the outputs of the last layer too, because the caller does not keep them. memory: where to keep
+  // everything, `needed` bytes; nullptr: in a block of the tape's own.
   Tape(const Spec&, const KernelTable&, const ForwardCall<T>&, Batch batch, bool recompute, int64_t block_steps,
-       bool keep_last);
+       bool keep_last, char* memory = nullptr);
 
   Batch batch;
   bool recompute;

@@ -11,12 +11,14 @@ namespace rnnkern {
 // and lay it out again. What is needed one after the other shares its place: take, rewind, take.
 class Arena {
  public:
+  static constexpr std::size_t kAlignment = 64;
+
   explicit Arena(char* base = nullptr) : base_(base) {}
 
   template <class T>
   T* take(int64_t count) {
     const std::size_t at = used_;
-    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     needed_ = std::max(needed_, used_);
     return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
   }

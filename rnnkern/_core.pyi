@@ -75,3 +75,66 @@ class Network:
         """Return dy as (T, B, D*H) or (B, D*H), dstate as (L*D, B, size) arrays: checked as for backward."""
 
     def plan(self, steps: int, batch: int, lengths: Any) -> dict[str, int]: ...
+
+class RawPanels:
+    """Weights packed for the kernels."""
+
+class RawCall:
+    """What forward and backward of a `RawNetwork` share."""
+
+    def __init__(
+        self,
+        steps: int,
+        batch: int,
+        lengths: int,
+        x: int,
+        x_stride_t: int,
+        x_stride_b: int,
+        h0: int,
+        c0: int,
+        y: int,
+        masks: Sequence[int],
+    ) -> None: ...
+
+class RawNetwork:
+    """A network on bare addresses, for frameworks that hold the memory; nothing is checked.
+
+    An address is that of the first element of a C-contiguous tensor, 0 where there is none; x, dy and dx may have any
+    strides between steps and sequences, in elements. Shapes: x, dx (T, B, I), y, dy and masks (T, B, D*O), h
+    (L*D, B, O), c (L*D, B, H); lengths (B) of int64; weights in the order of `Spec.weight_shapes`.
+    """
+
+    def __init__(self, spec: Spec, isa: Optional[str] = None) -> None: ...
+    def pack(self, threads: int, weights: Sequence[int]) -> RawPanels: ...
+    def run(self, threads: int, weights: Sequence[int] | RawPanels, call: RawCall, hn: int, cn: int) -> None: ...
+    def forward(self, threads: int, weights: Sequence[int], call: RawCall, hn: int, cn: int, tape: int) -> None:
+        """Run and fill a tape of as many elements as `tape_size` says."""
+
+    def backward(
+        self,
+        threads: int,
+        weights: Sequence[int],
+        call: RawCall,
+        tape: int,
+        dy: int,
+        dy_stride_t: int,
+        dy_stride_b: int,
+        dhn: int,
+        dcn: int,
+        dx: int,
+        dx_stride_t: int,
+        dx_stride_b: int,
+        dh0: int,
+        dc0: int,
+        dweights: Sequence[int],
+    ) -> None:
+        """Write what has an address; dweights is empty, or 0 for every weight of a layer and direction, or for none."""
+
+    def tape_size(self, masked: bool) -> tuple[int, int, int]:
+        """Elements for each step of each sequence, for each step and sequence with the padding, and besides."""
+
+def unpack_rows(packed: int, padded: int, batch_sizes: int, steps: int, batch: int, row_bytes: int) -> None:
+    """Copy rows without padding, batch_sizes[t] of each step t, into (steps, batch) rows; addresses."""
+
+def pack_rows(packed: int, padded: int, batch_sizes: int, steps: int, batch: int, row_bytes: int) -> None:
+    """Copy the rows of `unpack_rows` back."""

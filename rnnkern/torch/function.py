@@ -1,0 +1,69 @@
+"""The kernels under autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from . import composite
+from .network import Call
+
+
+class Recurrence(torch.autograd.Function):
+    """A call of a network that can be differentiated, any number of times."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, masks: Sequence[Tensor], state: bool, x: Tensor, *states_and_weights: Tensor
+    ) -> Any:
+        h0, c0, *weights = states_and_weights
+        y, hn, cn, tape = call.run(weights, x, h0, c0, masks, keep=True, state=state)
+        ctx.call = call
+        ctx.masks = len(masks)
+        ctx.save_for_backward(x, tape, *masks, *states_and_weights)
+        # Not saved, but referred to: unlike x and the weights, y may be changed in place, as PyTorch's own may.
+        ctx.y = y.detach()
+        ctx.y_version = y._version
+        ctx.set_materialize_grads(False)
+        return y, hn, cn
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Optional[Tensor]) -> Any:
+        call: Call = ctx.call
+        x, tape, *rest = ctx.saved_tensors
+        masks, (h0, c0, *weights) = rest[: ctx.masks], rest[ctx.masks :]
+        _, _, _, want_x, want_h0, want_c0, *want_weights = ctx.needs_input_grad
+        if all(gradient is None for gradient in gradients):
+            return (None,) * len(ctx.needs_input_grad)
+        if torch.is_grad_enabled():
+            found = composite.gradients(call, masks, (x, h0, c0, *weights), ctx.needs_input_grad[3:], gradients)
+            return None, None, None, *found
+        y, ctx.y = ctx.y, None
+        if y is None or y._version != ctx.y_version:
+            y = call.run(weights, x, h0, c0, masks, state=False)[0]
+        dx, dh0, dc0, dweights = call.backward(
+            weights, x, h0, c0, masks, y, tape, gradients, (want_x, want_h0, want_c0, want_weights)
+        )
+        return None, None, None, dx, dh0, dc0, *dweights
+
+
+def recurrence(
+    call: Call,
+    weights: Sequence[Tensor],
+    x: Tensor,
+    h0: Optional[Tensor],
+    c0: Optional[Tensor],
+    masks: Sequence[Tensor] = (),
+    state: bool = True,
+) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+    """Run a call, with the graph where autograd wants it: y, hn (None: not wanted), cn (None: there is none)."""
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, h0, c0, *weights)):
+        found: tuple[Tensor, Optional[Tensor], Optional[Tensor]] = Recurrence.apply(
+            call, masks, state, x, h0, c0, *weights
+        )
+        return found
+    y, hn, cn, _ = call.run(weights, x, h0, c0, masks, state=state)
+    return y, hn, cn

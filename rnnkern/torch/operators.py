@@ -1,0 +1,189 @@
+"""The kernels as opaque operators, for torch.compile and torch.export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import astuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Optional
+
+import torch
+from torch import Tensor
+
+from .network import DTYPES, Call, Network, Options, network_of
+
+if TYPE_CHECKING:
+    from .layers import Layer
+
+
+def describe(options: Options, *sizes: Any) -> str:
+    """A network in a form that is kept in a graph."""
+    return json.dumps([astuple(options), sizes])
+
+
+@lru_cache(maxsize=1024)
+def described(network: str, dtype: torch.dtype) -> Network:
+    (family, activations, clip, peephole, coupled), sizes = json.loads(network)
+    options = Options(family, _as_tuples(activations), clip, peephole, coupled)
+    return network_of(options, *sizes, dtype)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+@torch.library.custom_op("rnnkern::recurrence", mutates_args=())
+def recurrence(
+    x: Tensor,
+    h0: Optional[Tensor],
+    c0: Optional[Tensor],
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    network: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, hn, cn, tape of x (T, B, I); the last two without elements where there is none."""
+    call = _call(x, network)
+    h0, c0 = _contiguous((h0, c0))
+    y, hn, cn, tape = call.run(_contiguous(weights), x, h0, c0, _contiguous(masks), keep)
+    assert hn is not None
+    return y, hn, x.new_empty(0) if cn is None else cn, x.new_empty(0) if tape is None else tape
+
+
+@recurrence.register_fake
+def _(
+    x: Tensor,
+    h0: Optional[Tensor],
+    c0: Optional[Tensor],
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    network: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    call = _call(x, network)
+    made, padded = call.network, call.steps * call.batch
+    cn = call.new_state(x, made.hidden_size) if made.has_cell_state else x.new_empty(0)
+    tape = x.new_empty(made.tape_numel(padded, padded, len(masks) > 0) if keep else 0)
+    return call.new_sequence(x, made.width), call.new_state(x, made.output_size), cn, tape
+
+
+@torch.library.custom_op("rnnkern::recurrence_backward", mutates_args=())
+def recurrence_backward(
+    x: Tensor,
+    h0: Optional[Tensor],
+    c0: Optional[Tensor],
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    y: Tensor,
+    tape: Tensor,
+    dy: Optional[Tensor],
+    dhn: Optional[Tensor],
+    dcn: Optional[Tensor],
+    network: str,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    """The gradients of x, h0, c0 and each of the weights, without elements where they are not wanted."""
+    want_x, want_h0, want_c0, *want_weights = wanted
+    h0, c0 = _contiguous((h0, c0))
+    dx, dh0, dc0, dweights = _call(x, network).backward(
+        _contiguous(weights),
+        x,
+        h0,
+        c0,
+        _contiguous(masks),
+        y.contiguous(),
+        tape.contiguous(),
+        (dy, dhn, dcn),
+        (want_x, want_h0, want_c0, want_weights),
+    )
+    return [x.new_empty(0) if gradient is None else gradient for gradient in (dx, dh0, dc0, *dweights)]
+
+
+@recurrence_backward.register_fake
+def _(
+    x: Tensor,
+    h0: Optional[Tensor],
+    c0: Optional[Tensor],
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    y: Tensor,
+    tape: Tensor,
+    dy: Optional[Tensor],
+    dhn: Optional[Tensor],
+    dcn: Optional[Tensor],
+    network: str,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    inputs = (x, *_contiguous((h0, c0, *weights)))
+    return [
+        torch.empty_like(tensor) if want and tensor is not None else x.new_empty(0)
+        for tensor, want in zip(inputs, wanted)
+    ]
+
+
+def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    x, h0, c0, weights, masks, ctx.network, _ = inputs
+    y, _, _, tape = output
+    ctx.counts = len(weights), len(masks)
+    ctx.save_for_backward(x, h0, c0, y, tape, *weights, *masks)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, dy: Any, dhn: Any, dcn: Any, _: Any) -> Any:
+    x, h0, c0, y, tape, *rest = ctx.saved_tensors
+    weights, masks = rest[: ctx.counts[0]], rest[ctx.counts[0] :]
+    tensors = (x, h0, c0, *weights)
+    wanted = [tensor is not None and tensor.requires_grad for tensor in tensors]
+    gradients = recurrence_backward(x, h0, c0, weights, masks, y, tape, dy, dhn, dcn, ctx.network, wanted)
+    dx, dh0, dc0, *dweights = (gradient if want else None for gradient, want in zip(gradients, wanted))
+    return dx, dh0, dc0, dweights, [None] * len(masks), None, None
+
+
+recurrence.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _call(x: Tensor, network: str) -> Call:
+    return Call(described(network, x.dtype), x, x.shape[0], x.shape[1], False, None)
+
+
+def _contiguous(tensors: Sequence[Any]) -> list[Any]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def forward(layer: Layer, input: Any, hx: Any) -> Any:
+    """A layer's call in a graph; None: the kernels don't do that, or it is wrong."""
+    if not isinstance(input, Tensor) or input.dtype not in DTYPES or input.device.type != "cpu":
+        return None
+    if input.dim() not in (2, 3) or torch.is_autocast_enabled("cpu"):
+        return None
+    weights: Any = layer._flat_weights
+    x = input.unsqueeze(1) if input.dim() == 2 else input.transpose(0, 1) if layer.batch_first else input
+    if any(weight is None or weight.dtype != input.dtype for weight in weights) or x.shape[2] != layer.input_size:
+        return None
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        return None
+    cell_state = layer.mode == "LSTM"
+    h0: Any = None
+    c0: Any = None
+    if hx is not None:
+        members = tuple(hx) if cell_state else (hx,)
+        directions = 2 if layer.bidirectional else 1
+        if any(member.dtype != input.dtype or member.dim() != input.dim() for member in members):
+            return None
+        members = tuple(member.unsqueeze(1) for member in members) if input.dim() == 2 else members
+        sizes = (layer.proj_size or layer.hidden_size, layer.hidden_size)
+        for member, size in zip(members, sizes):
+            if tuple(member.shape) != (layer.num_layers * directions, x.shape[1], size):
+                return None
+        h0, c0 = members if cell_state else (members[0], None)
+    width = (2 if layer.bidirectional else 1) * (layer.proj_size or layer.hidden_size)
+    masks = layer.dropout_masks(x, (x.shape[0], x.shape[1], width))
+    tensors = [x, *weights, *(member for member in (h0, c0) if member is not None)]
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    y, hn, cn, _ = torch.ops.rnnkern.recurrence(x, h0, c0, weights, masks, layer.description(), keep)
+    if input.dim() == 2:
+        y, hn, cn = y.squeeze(1), hn.squeeze(1), cn.squeeze(1) if cell_state else cn
+    elif layer.batch_first:
+        y = y.transpose(0, 1)
+    return y, (hn, cn) if cell_state else hn

@@ -1,0 +1,174 @@
+"""PyTorch's recurrent modules made ours in place, and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Optional, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from . import layers
+from .network import DTYPES
+
+M = TypeVar("M", bound=nn.Module)
+
+SWAPS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.RNN: layers.RNN,
+    nn.LSTM: layers.LSTM,
+    nn.GRU: layers.GRU,
+    nn.RNNCell: layers.RNNCell,
+    nn.LSTMCell: layers.LSTMCell,
+    nn.GRUCell: layers.GRUCell,
+}
+BACK = {ours: stock for stock, ours in SWAPS.items()}
+
+_allow_rnn_before: Optional[bool] = None
+"""torch._dynamo.config.allow_rnn as it was before the first `accelerate`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Which recurrent modules of a model run on the kernels."""
+
+    swapped: dict[str, str] = field(default_factory=dict)
+    """By name in the model: the module's repr."""
+    left: dict[str, str] = field(default_factory=dict)
+    """By name in the model: why it was left alone, or what else to know."""
+    allow_rnn: bool = False
+    """torch._dynamo.config.allow_rnn: whether torch.compile goes through recurrent modules without a break."""
+
+    def __str__(self) -> str:
+        lines = [f"on the kernels    {name or 'the model itself'}: {what}" for name, what in self.swapped.items()]
+        lines += [f"left alone        {name or 'the model itself'}: {why}" for name, why in self.left.items()]
+        lines = lines or ["no recurrent modules"]
+        return "\n".join([*lines, f"torch.compile     torch._dynamo.config.allow_rnn is {self.allow_rnn}"])
+
+
+def accelerate(model: M) -> M:
+    """Run every recurrent layer and cell inside a model on the kernels, in place.
+
+    The modules stay the same objects with the same Parameters, hooks, names and state_dict: only their class changes,
+    to the subclass of the same name in `rnnkern.torch`. So it may be done before or after an optimiser, DDP, hooks or
+    parametrizations are set up. `report` tells what was swapped, `restore` undoes it. For torch.compile it sets
+    ``torch._dynamo.config.allow_rnn``, in the whole process.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell themselves, or with any of them inside.
+
+    Returns
+    -------
+    model
+        The same object.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module.
+    """
+    swapped = [_swap(module, SWAPS) for module in _modules(model)]
+    if any(swapped):
+        _allow_rnn()
+    return model
+
+
+def restore(model: M) -> M:
+    """Undo `accelerate`: PyTorch's own classes again, the same Parameters.
+
+    A layer with options that PyTorch has not got (peepholes, for example) is left as it is. The first `restore` also
+    sets ``torch._dynamo.config.allow_rnn`` to what it was before.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module.
+    """
+    global _allow_rnn_before
+    restored = [_swap(module, BACK) for module in _modules(model) if not _has_own_options(module)]
+    if any(restored) and _allow_rnn_before is not None:
+        torch._dynamo.config.allow_rnn, _allow_rnn_before = _allow_rnn_before, None
+    return model
+
+
+def restored(module: nn.Module) -> nn.Module:
+    """A copy that shares the Parameters, of PyTorch's own class."""
+    if _has_own_options(module):
+        raise TypeError(f"{module}: PyTorch has no layer with these options")
+    twin = copy.copy(module)
+    _swap(twin, BACK)
+    return twin
+
+
+def report(model: nn.Module) -> Report:
+    """Tell which of a model's recurrent modules run on the kernels, which not, and why.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module.
+    """
+    swapped: dict[str, str] = {}
+    left: dict[str, str] = {}
+    _check_module(model)
+    for name, module in model.named_modules():
+        kind = parametrize.type_before_parametrizations(module)
+        if kind in BACK:
+            why = _never_on_kernels(module)
+            (left if why else swapped)[name] = why or repr(module)
+        elif kind in SWAPS:
+            left[name] = f"torch.nn.{kind.__name__}: not accelerated yet"
+        elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            left[name] = f"{kind.__module__}.{kind.__qualname__}: a subclass, which may compute something else"
+    return Report(swapped, left, bool(torch._dynamo.config.allow_rnn))
+
+
+def _never_on_kernels(module: nn.Module) -> str:
+    """Why a module of ours does not run on the kernels as it is now; empty: it does."""
+    for weight in module.parameters():
+        if weight.dtype not in DTYPES:
+            return f"its weights are {weight.dtype}: PyTorch's own path"
+        if weight.device.type != "cpu":
+            return f"its weights are on {weight.device}: PyTorch's own path"
+    if isinstance(module, layers.Cell) and module.hidden_size == 0:
+        return "hidden_size is 0: PyTorch's own path"
+    return ""
+
+
+def _check_module(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: expected a module before torch.jit.script or trace, got one after it")
+
+
+def _modules(model: Any) -> Iterator[nn.Module]:
+    _check_module(model)
+    return iter(list(model.modules()))
+
+
+def _has_own_options(module: nn.Module) -> bool:
+    return getattr(module, "_own_options", None) is not None
+
+
+def _swap(module: nn.Module, to: dict[type[nn.Module], type[nn.Module]]) -> bool:
+    """Give a module the class that takes its class's place; False: there is none."""
+    kind = parametrize.type_before_parametrizations(module)
+    if kind not in to:
+        return False
+    new = to[kind]
+    if type(module) is not kind:  # a parametrized module has a class of its own, with a property for each Parameter
+        new = type(type(module).__name__.replace(kind.__name__, new.__name__), (new,), dict(type(module).__dict__))
+    module.__class__ = new
+    return True
+
+
+def _allow_rnn() -> None:
+    global _allow_rnn_before
+    if _allow_rnn_before is None:
+        _allow_rnn_before = torch._dynamo.config.allow_rnn
+    torch._dynamo.config.allow_rnn = True
