@@ -6,7 +6,7 @@
 namespace rnnkern {
 
 void bind_network(pybind11::module_&);
-void bind_raw(pybind11::module_&);
+void bind_tensors(pybind11::module_&);
 void bind_settings(pybind11::module_&);
 
 // Threads for a call from here: those of the context, else of the process.

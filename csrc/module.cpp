@@ -11,5 +11,5 @@ PYBIND11_MODULE(_core, module) {
   }
   rnnkern::bind_settings(module);
   rnnkern::bind_network(module);
-  rnnkern::bind_raw(module);
+  rnnkern::bind_tensors(module);
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextvars import ContextVar
+from enum import Enum
 from typing import Any, Optional
 
 import numpy as np
@@ -76,65 +77,104 @@ class Network:
 
     def plan(self, steps: int, batch: int, lengths: Any) -> dict[str, int]: ...
 
-class RawPanels:
-    """Weights packed for the kernels."""
+class Layout(Enum):
+    """How a sequence has its steps, sequences and values: (T, B, N), (B, T, N), (T, N) or, with one step, (B, N)."""
 
-class RawCall:
-    """What forward and backward of a `RawNetwork` share."""
+    TIME_MAJOR = ...
+    BATCH_FIRST = ...
+    UNBATCHED = ...
+    ONE_STEP = ...
 
-    def __init__(
-        self,
-        steps: int,
-        batch: int,
-        lengths: int,
-        x: int,
-        x_stride_t: int,
-        x_stride_b: int,
-        h0: int,
-        c0: int,
-        y: int,
-        masks: Sequence[int],
-    ) -> None: ...
+class TensorReader:
+    """Reads a framework's tensors.
 
-class RawNetwork:
-    """A network on bare addresses, for frameworks that hold the memory; nothing is checked.
-
-    An address is that of the first element of a C-contiguous tensor, 0 where there is none; x, dy and dx may have any
-    strides between steps and sequences, in elements. Shapes: x, dx (T, B, I), y, dy and masks (T, B, D*O), h
-    (L*D, B, O), c (L*D, B, H); lengths (B) of int64; weights in the order of `Spec.weight_shapes`.
+    Parameters
+    ----------
+    api : capsule or None
+        DLPack's exchange interface of the tensors' type, ``__dlpack_c_exchange_api__``; None: by the methods that
+        PyTorch's tensors have.
+    types : tuple
+        Of tensors; others are refused.
     """
 
-    def __init__(self, spec: Spec, isa: Optional[str] = None) -> None: ...
-    def pack(self, threads: int, weights: Sequence[int]) -> RawPanels: ...
-    def run(self, threads: int, weights: Sequence[int] | RawPanels, call: RawCall, hn: int, cn: int) -> None: ...
-    def forward(self, threads: int, weights: Sequence[int], call: RawCall, hn: int, cn: int, tape: int) -> None:
-        """Run and fill a tape of as many elements as `tape_size` says."""
+    def __init__(self, api: object, types: tuple[type, ...]) -> None: ...
+
+class TensorPanels:
+    """Weights packed for the kernels."""
+
+class TensorNetwork:
+    """A network on a framework's tensors.
+
+    Shapes: weights in the order of `Spec.weight_shapes`, x and dx with I values, y, dy and masks (T, B, D*O) with D*O,
+    in the layout of the call; the states (L*D, B, size), (L*D, size) unbatched, (B, size) for one step; lengths (B).
+    x, y and their gradients may have any strides but between values, everything else is C-contiguous. What there is not
+    is None. A tensor that is not so, or not floating-point numbers of the network's dtype on the CPU, is refused: then
+    nothing is done and the methods return False, `pack` None.
+    """
+
+    def __init__(self, spec: Spec, reader: TensorReader, isa: Optional[str] = None) -> None: ...
+    def pack(self, threads: int, weights: list[Any]) -> Optional[TensorPanels]: ...
+    def run(
+        self,
+        threads: int,
+        weights: list[Any] | TensorPanels,
+        layout: Layout,
+        x: Any,
+        h0: Any,
+        c0: Any,
+        y: Any,
+        hn: Any,
+        cn: Any,
+        lengths: Optional[Array],
+        masks: list[Any],
+    ) -> bool: ...
+    def forward(
+        self,
+        threads: int,
+        weights: list[Any],
+        layout: Layout,
+        x: Any,
+        h0: Any,
+        c0: Any,
+        y: Any,
+        hn: Any,
+        cn: Any,
+        lengths: Optional[Array],
+        masks: list[Any],
+        tape: Any,
+    ) -> bool:
+        """Run and fill a tape, a vector of as many elements as `tape_size` says."""
 
     def backward(
         self,
         threads: int,
-        weights: Sequence[int],
-        call: RawCall,
-        tape: int,
-        dy: int,
-        dy_stride_t: int,
-        dy_stride_b: int,
-        dhn: int,
-        dcn: int,
-        dx: int,
-        dx_stride_t: int,
-        dx_stride_b: int,
-        dh0: int,
-        dc0: int,
-        dweights: Sequence[int],
-    ) -> None:
-        """Write what has an address; dweights is empty, or 0 for every weight of a layer and direction, or for none."""
+        weights: list[Any],
+        layout: Layout,
+        x: Any,
+        h0: Any,
+        c0: Any,
+        y: Any,
+        lengths: Optional[Array],
+        masks: list[Any],
+        tape: Any,
+        dy: Any,
+        dhn: Any,
+        dcn: Any,
+        dx: Any,
+        dh0: Any,
+        dc0: Any,
+        dweights: list[Any],
+    ) -> bool:
+        """Write the gradients that there is a tensor for.
+
+        dweights is empty, or has None for all weights of a layer and direction, or for none of them.
+        """
 
     def tape_size(self, masked: bool) -> tuple[int, int, int]:
         """Elements for each step of each sequence, for each step and sequence with the padding, and besides."""
 
-def unpack_rows(packed: int, padded: int, batch_sizes: int, steps: int, batch: int, row_bytes: int) -> None:
-    """Copy rows without padding, batch_sizes[t] of each step t, into (steps, batch) rows; addresses."""
+def unpack_rows(packed: int, padded: int, batch_sizes: Array, batch: int, row_bytes: int) -> None:
+    """Copy rows without padding, batch_sizes[t] of each step t, into (T, batch) rows; addresses."""
 
-def pack_rows(packed: int, padded: int, batch_sizes: int, steps: int, batch: int, row_bytes: int) -> None:
+def pack_rows(packed: int, padded: int, batch_sizes: Array, batch: int, row_bytes: int) -> None:
     """Copy the rows of `unpack_rows` back."""

@@ -183,7 +183,7 @@ def gradients(
     x, h0, c0, *weights = inputs
     assert x is not None
     spec = call.network.spec
-    lengths = None if call.lengths is None else torch.from_numpy(call.lengths.copy())
+    lengths = None if call.lengths is None else torch.from_numpy(call.lengths)
     sequence = call.time_major(x)
     state = [call.batched(member) for member in (h0, c0) if member is not None] or zero_state(spec, sequence)
     y, last = forward(spec, weights, sequence, state, masks, lengths)

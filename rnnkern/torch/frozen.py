@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .layers import Cell, Layer
+from .layers import Layer, Outputs
+from .network import DTYPES, Call, Refused
 from .swap import BACK, SWAPS
 
 _NO_PARAMETERS = "a frozen layer has no Parameters: change the layer it was made of and freeze that again"
@@ -30,12 +31,9 @@ class FrozenLayer(nn.Module):
         self.eval()
 
     def _pack(self) -> None:
-        snapshot = self._snapshot
-        dtype = next(snapshot.parameters()).dtype
-        network = snapshot.network(dtype)
-        weights = snapshot.weights_for(network, dtype)
-        assert weights is not None
-        self._panels = network.raw.pack(torch.get_num_threads(), [weight.data_ptr() for weight in weights])
+        weights = self._snapshot.weights_now()
+        network = self._snapshot.network(weights[0].dtype)
+        self._panels = network.kernels.pack(torch.get_num_threads(), weights)
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Arguments, results and errors of the layer or cell.
@@ -45,20 +43,16 @@ class FrozenLayer(nn.Module):
         RuntimeError
             If a gradient is wanted, and as the layer.
         """
-        snapshot = self._snapshot
-        bound = snapshot.bind(input, hx)
-        if bound is None:
-            return snapshot.forward_elsewhere(input, hx)
-        call, x, h0, c0, _ = bound
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0)):
-            raise RuntimeError(
-                "a frozen layer is for inference only: expected inputs that don't require grad, or no_grad"
-            )
-        if isinstance(snapshot, Cell):
-            h, _, c, _ = call.run(self._panels, x, h0, c0, state=False)
-            return h if c is None else (h, c)
+        try:
+            return self._snapshot.forward_kernels(input, hx, self._run)
+        except Refused:
+            return self._snapshot.forward_elsewhere(input, hx)
+
+    def _run(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
+        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, h0, c0)):
+            raise RuntimeError("a frozen layer is for inference only: expected no_grad, or inputs that require no grad")
         y, hn, cn, _ = call.run(self._panels, x, h0, c0)
-        return bound.results(y, hn, cn)
+        return y, hn, cn
 
     def matches(self, module: nn.Module) -> bool:
         """Whether a layer or cell has the options, and bit for bit the weights, that this one was made of.
@@ -143,7 +137,7 @@ def _snapshot(module: Any) -> Any:
     held = module._flat_weights_names if issubclass(ours, Layer) else ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weights = {name: getattr(module, name) for name in held if getattr(module, name) is not None}
     for name, weight in weights.items():
-        if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64):
+        if weight.device.type != "cpu" or weight.dtype not in DTYPES:
             raise TypeError(
                 f"module: expected float32 or float64 on the CPU, got {name} {weight.dtype} on {weight.device}"
             )

@@ -16,11 +16,9 @@ class Recurrence(torch.autograd.Function):
     """A call of a network that can be differentiated, any number of times."""
 
     @staticmethod
-    def forward(
-        ctx: Any, call: Call, masks: Sequence[Tensor], state: bool, x: Tensor, *states_and_weights: Tensor
-    ) -> Any:
+    def forward(ctx: Any, call: Call, masks: Sequence[Tensor], x: Tensor, *states_and_weights: Tensor) -> Any:
         h0, c0, *weights = states_and_weights
-        y, hn, cn, tape = call.run(weights, x, h0, c0, masks, keep=True, state=state)
+        y, hn, cn, tape = call.run(weights, x, h0, c0, masks, keep=True)
         ctx.call = call
         ctx.masks = len(masks)
         ctx.save_for_backward(x, tape, *masks, *states_and_weights)
@@ -35,19 +33,15 @@ class Recurrence(torch.autograd.Function):
         call: Call = ctx.call
         x, tape, *rest = ctx.saved_tensors
         masks, (h0, c0, *weights) = rest[: ctx.masks], rest[ctx.masks :]
-        _, _, _, want_x, want_h0, want_c0, *want_weights = ctx.needs_input_grad
+        wanted = ctx.needs_input_grad[2:]
         if all(gradient is None for gradient in gradients):
             return (None,) * len(ctx.needs_input_grad)
         if torch.is_grad_enabled():
-            found = composite.gradients(call, masks, (x, h0, c0, *weights), ctx.needs_input_grad[3:], gradients)
-            return None, None, None, *found
+            return None, None, *composite.gradients(call, masks, (x, h0, c0, *weights), wanted, gradients)
         y, ctx.y = ctx.y, None
         if y is None or y._version != ctx.y_version:
-            y = call.run(weights, x, h0, c0, masks, state=False)[0]
-        dx, dh0, dc0, dweights = call.backward(
-            weights, x, h0, c0, masks, y, tape, gradients, (want_x, want_h0, want_c0, want_weights)
-        )
-        return None, None, None, dx, dh0, dc0, *dweights
+            y = call.run(weights, x, h0, c0, masks)[0]
+        return None, None, *call.backward(weights, x, h0, c0, masks, y, tape, gradients, wanted)
 
 
 def recurrence(
@@ -57,13 +51,10 @@ def recurrence(
     h0: Optional[Tensor],
     c0: Optional[Tensor],
     masks: Sequence[Tensor] = (),
-    state: bool = True,
 ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
-    """Run a call, with the graph where autograd wants it: y, hn (None: not wanted), cn (None: there is none)."""
+    """Run a call, with the graph where autograd wants it: y, hn, cn of `Call.run`."""
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, h0, c0, *weights)):
-        found: tuple[Tensor, Optional[Tensor], Optional[Tensor]] = Recurrence.apply(
-            call, masks, state, x, h0, c0, *weights
-        )
+        found: tuple[Tensor, Optional[Tensor], Optional[Tensor]] = Recurrence.apply(call, masks, x, h0, c0, *weights)
         return found
-    y, hn, cn, _ = call.run(weights, x, h0, c0, masks, state=state)
+    y, hn, cn, _ = call.run(weights, x, h0, c0, masks)
     return y, hn, cn

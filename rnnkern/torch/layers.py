@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Callable
+from operator import is_
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +12,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import options
+from .._core import Layout
 from . import composite, operators
 from .function import recurrence
-from .network import DTYPES, Call, Network, Options, StepCall, is_packing, network_of
+from .network import DTYPES, PLAIN, STOCK, Call, Network, Options, Refused, batch_sizes_of, network_of
 
-STOCK = {
-    "RNN_TANH": Options("rnn", ("Tanh",)),
-    "RNN_RELU": Options("rnn", ("Relu",)),
-    "LSTM": Options("lstm"),
-    "GRU": Options("gru_reset_after"),
-}
-"""What PyTorch's layers compute, by their mode."""
+Outputs = tuple[Tensor, Optional[Tensor], Optional[Tensor]]
+"""y, hn, cn, those that there are."""
 
-_PLAIN = {Tensor, nn.Parameter}
-"""Tensors of other classes have a behaviour of their own."""
+Start = Callable[[Call, Tensor, Optional[Tensor], Optional[Tensor]], Outputs]
+"""Runs a call on x, h0, c0."""
 
 
 def _kernels_may_run() -> bool:
@@ -38,63 +35,33 @@ def _kernels_may_run() -> bool:
     )
 
 
-def _is_plain(tensor: Any, dtype: torch.dtype) -> bool:
-    """Whether the elements are where the kernels can read them."""
-    return (
-        type(tensor) in _PLAIN
-        and tensor.dtype is dtype
-        and tensor.is_cpu
-        and tensor.layout is torch.strided
-        and not tensor.is_neg()
-    )
+def _is_plain(tensor: Any) -> bool:
+    """Whether a tensor's elements may be what they are in memory."""
+    return type(tensor) in PLAIN and not tensor.is_neg()
 
 
-def _plain_weights(weights: Sequence[Any], network: Network, dtype: torch.dtype) -> Optional[list[Tensor]]:
-    """The weights, contiguous; None: they are not what the network expects."""
-    if len(weights) != len(network.weight_shapes):
-        return None
-    for weight, shape in zip(weights, network.weight_shapes):
-        if not _is_plain(weight, dtype) or weight.shape != shape:
-            return None
-    return [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
+def _members(hx: Any, cell_state: bool) -> tuple[Optional[Tensor], Optional[Tensor]]:
+    """Take a state apart: h0 and c0, those that there are.
 
-
-def _plain_state(hx: Any, network: Network, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
-    """(h0, c0) of `shape` and their sizes, contiguous, None for what there is not; False: not what is expected."""
+    Raises
+    ------
+    Refused
+        If it is not one.
+    """
     if hx is None:
         return None, None
-    if not network.has_cell_state:
-        members = (hx,)
-    elif isinstance(hx, (tuple, list)) and len(hx) == 2:
-        members = tuple(hx)
-    else:
-        return False
-    for member, size in zip(members, (network.output_size, network.hidden_size)):
-        if not _is_plain(member, dtype) or member.shape != (*shape, size):
-            return False
-    contiguous = [member if member.is_contiguous() else member.contiguous() for member in members]
-    return contiguous if network.has_cell_state else (contiguous[0], None)
+    members = hx if cell_state else (hx, None)
+    if not isinstance(members, (tuple, list)) or len(members) != 2:
+        raise Refused
+    h0, c0 = members
+    if not _is_plain(h0) or (cell_state and not _is_plain(c0)):
+        raise Refused
+    return h0, c0
 
 
-class Bound(NamedTuple):
-    """A call's arguments, checked."""
-
-    call: Call
-    x: Tensor
-    h0: Optional[Tensor]
-    c0: Optional[Tensor]
-    packed: Optional[PackedSequence] = None
-
-    def results(self, y: Tensor, hn: Any, cn: Optional[Tensor]) -> Any:
-        """As PyTorch's layers return them."""
-        output: Any = y
-        if self.packed is not None:
-            _, batch_sizes, sorted_indices, unsorted_indices = self.packed
-            output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
-            if unsorted_indices is not None:
-                hn = hn.index_select(1, unsorted_indices)
-                cn = None if cn is None else cn.index_select(1, unsorted_indices)
-        return output, hn if cn is None else (hn, cn)
+def _permuted(state: Optional[Tensor], order: Optional[Tensor]) -> Optional[Tensor]:
+    """The sequences of a state in another order."""
+    return state if state is None or order is None else state.index_select(1, order)
 
 
 class Recurrent:
@@ -105,25 +72,32 @@ class Recurrent:
         if torch.compiler.is_compiling():
             return self._forward_compiled(input, hx)
         if _kernels_may_run():
-            result = self._forward_kernels(input, hx)
-            if result is not None:
-                return result
+            try:
+                return self.forward_kernels(input, hx, self._forward_live)
+            except Refused:
+                pass
         return self.forward_elsewhere(input, hx)
 
-    def bind(self, input: Any, hx: Any) -> Optional[Bound]:
-        """The arguments of a call, checked; None: the kernels don't do that, or it is wrong."""
-        raise NotImplementedError
+    def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
+        """Check and lay out a call, start it, and put its results together.
 
-    def weights_for(self, network: Network, dtype: torch.dtype) -> Optional[list[Tensor]]:
-        """The weights as they are now, contiguous; None: they are not what the network expects."""
+        Raises
+        ------
+        Refused
+            The kernels don't do that, or it is wrong.
+        """
         raise NotImplementedError
 
     def forward_elsewhere(self, input: Any, hx: Any) -> Any:
         """PyTorch's own path, which raises its own errors for what is wrong."""
         return super().forward(input, hx)  # type: ignore[misc]
 
-    def _forward_kernels(self, input: Any, hx: Any) -> Any:
+    def weights_now(self) -> list[Any]:
+        """The weights in the order of the kernels."""
         raise NotImplementedError
+
+    def _forward_live(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
+        return recurrence(call, self.weights_now(), x, h0, c0)
 
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
         return self.forward_elsewhere(input, hx)
@@ -149,7 +123,8 @@ class Layer(Recurrent):
     proj_size: int
     training: bool
     _all_weights: list[list[str]]
-    _flat_weights: Any
+    _parameters: dict[str, Any]
+    _flat_weights: list[Any]
     _own_options: Optional[Options] = None
     """What PyTorch's layers have not got."""
 
@@ -162,7 +137,7 @@ class Layer(Recurrent):
 
     def _what(self) -> tuple[Any, ...]:
         return (
-            self._own_options or STOCK[self.mode],
+            self._own_options or self.mode,
             self.input_size,
             self.hidden_size,
             self.num_layers,
@@ -177,59 +152,47 @@ class Layer(Recurrent):
             return []
         return [F.dropout(like.new_ones(shape), self.dropout) for _ in range(self.num_layers - 1)]
 
-    def weights_for(self, network: Network, dtype: torch.dtype) -> Optional[list[Tensor]]:
-        self._update_flat_weights()  # type: ignore[attr-defined]
-        return _plain_weights(self._flat_weights, network, dtype)
+    def weights_now(self) -> list[Any]:
+        held = self._parameters
+        if len(held) != len(self._flat_weights) or not all(map(is_, held.values(), self._flat_weights)):
+            self._update_flat_weights()  # type: ignore[attr-defined]
+        return self._flat_weights
 
-    def bind(self, input: Any, hx: Any) -> Optional[Bound]:
+    def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
         if type(input) is PackedSequence:
-            return self._bind_packed(input, hx)
-        if not isinstance(input, Tensor) or input.dtype not in DTYPES or not _is_plain(input, input.dtype):
-            return None
+            return self._forward_packed(input, hx, start)
+        if not _is_plain(input) or input.dtype not in DTYPES:
+            raise Refused
         network = self.network(input.dtype)
-        state_shape: tuple[int, ...] = (network.states,)
         shape = input.shape
         if len(shape) == 3:
-            batch, steps = (shape[0], shape[1]) if self.batch_first else (shape[1], shape[0])
-            state_shape = (network.states, batch)
+            layout = Layout.BATCH_FIRST if self.batch_first else Layout.TIME_MAJOR
         elif len(shape) == 2:
-            steps, batch = shape[0], 1
+            layout = Layout.UNBATCHED
         else:
-            return None
-        state = _plain_state(hx, network, state_shape, input.dtype)
-        if shape[-1] != network.input_size or steps == 0 or batch == 0 or state is False:
-            return None
-        return Bound(Call(network, input, steps, batch, self.batch_first, None), input, *state)
+            raise Refused
+        y, hn, cn = start(Call(network, layout, shape), input, *_members(hx, network.has_cell_state))
+        return y, hn if cn is None else (hn, cn)
 
-    def _bind_packed(self, input: PackedSequence, hx: Any) -> Optional[Bound]:
-        rows, batch_sizes, sorted_indices, _ = input
-        if rows.dtype not in DTYPES or not _is_plain(rows, rows.dtype):
-            return None
+    def _forward_packed(self, input: PackedSequence, hx: Any, start: Start) -> Any:
+        rows, batch_sizes, sorted_indices, unsorted_indices = input
+        sizes = batch_sizes_of(input)
+        if sizes is None or not _is_plain(rows) or rows.dtype not in DTYPES or rows.dim() != 2:
+            raise Refused
         network = self.network(rows.dtype)
-        if rows.dim() != 2 or rows.shape[1] != network.input_size or not is_packing(batch_sizes, len(rows)):
-            return None
-        batch = int(batch_sizes[0])
-        state = _plain_state(hx, network, (network.states, batch), rows.dtype)
-        if state is False:
-            return None
-        if sorted_indices is not None:
-            state = [None if member is None else member.index_select(1, sorted_indices) for member in state]
-        h0, c0 = state
-        return Bound(Call(network, rows, len(batch_sizes), batch, False, batch_sizes), rows, h0, c0, input)
+        h0, c0 = _members(hx, network.has_cell_state)
+        h0, c0 = _permuted(h0, sorted_indices), _permuted(c0, sorted_indices)
+        y, hn, cn = start(Call(network, Layout.TIME_MAJOR, rows.shape, sizes), rows, h0, c0)
+        hn, cn = _permuted(hn, unsorted_indices), _permuted(cn, unsorted_indices)
+        output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
+        return output, hn if cn is None else (hn, cn)
 
-    def _forward_kernels(self, input: Any, hx: Any) -> Any:
-        bound = self.bind(input, hx)
-        if bound is None:
-            return None
-        call, x = bound.call, bound.x
-        weights = self.weights_for(call.network, x.dtype)
-        if weights is None:
-            return None
-        masks: Sequence[Tensor] = ()
+    def _forward_live(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
+        masks: list[Tensor] = []
         if self.training and self.dropout > 0:
-            shape = (call.steps, call.batch) if bound.packed is None else (len(x),)
+            shape = (call.steps, call.batch) if call.batch_sizes is None else (len(x),)
             masks = [call.padded(mask) for mask in self.dropout_masks(x, (*shape, call.network.width))]
-        return bound.results(*recurrence(call, weights, x, bound.h0, bound.c0, masks))
+        return recurrence(call, self.weights_now(), x, h0, c0, masks)
 
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
         result = operators.forward(self, input, hx)
@@ -374,31 +337,25 @@ class Cell(Recurrent):
 
     def network(self, dtype: torch.dtype) -> Network:
         bias = self.bias_ih is not None
-        return network_of(STOCK[self._mode()], self.input_size, self.hidden_size, 1, bias, False, 0, dtype)
+        return network_of(self._mode(), self.input_size, self.hidden_size, 1, bias, False, 0, dtype)
 
-    def bind(self, input: Any, hx: Any) -> Optional[Bound]:
-        if not isinstance(input, Tensor) or input.dtype not in DTYPES or not _is_plain(input, input.dtype):
-            return None
-        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size or input.numel() == 0:
-            return None
-        if self._mode() not in STOCK or self.hidden_size == 0:
-            return None
-        network = self.network(input.dtype)
-        state = _plain_state(hx, network, tuple(input.shape[:-1]), input.dtype)
-        return None if state is False else Bound(StepCall(network, input), input, *state)
-
-    def weights_for(self, network: Network, dtype: torch.dtype) -> Optional[list[Tensor]]:
+    def weights_now(self) -> list[Any]:
         weights = [self.weight_ih, self.weight_hh]
-        if self.bias_ih is not None:
-            weights += [self.bias_ih, self.bias_hh]
-        return _plain_weights(weights, network, dtype)
+        return weights if self.bias_ih is None else [*weights, self.bias_ih, self.bias_hh]
 
-    def _forward_kernels(self, input: Any, hx: Any) -> Any:
-        bound = self.bind(input, hx)
-        weights = None if bound is None else self.weights_for(bound.call.network, input.dtype)
-        if bound is None or weights is None:
-            return None
-        h, _, c = recurrence(bound.call, weights, input, bound.h0, bound.c0, state=False)
+    def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
+        if not _is_plain(input) or input.dtype not in DTYPES or self._mode() not in STOCK or self.hidden_size == 0:
+            raise Refused
+        network = self.network(input.dtype)
+        h0, c0 = _members(hx, network.has_cell_state)
+        unbatched = input.dim() == 1
+        if unbatched:
+            input, h0, c0 = (None if tensor is None else tensor.unsqueeze(0) for tensor in (input, h0, c0))
+        if input.dim() != 2:
+            raise Refused
+        h, _, c = start(Call(network, Layout.ONE_STEP, input.shape), input, h0, c0)
+        if unbatched:
+            h, c = h.squeeze(0), None if c is None else c.squeeze(0)
         return h if c is None else (h, c)
 
 

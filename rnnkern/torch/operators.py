@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 from torch import Tensor
 
-from .network import DTYPES, Call, Network, Options, network_of
+from .._core import Layout
+from .network import DTYPES, STOCK, Call, Network, Options, contiguous, network_of
 
 if TYPE_CHECKING:
     from .layers import Layer
 
 
-def describe(options: Options, *sizes: Any) -> str:
+def describe(options: str | Options, *sizes: Any) -> str:
     """A network in a form that is kept in a graph."""
-    return json.dumps([astuple(options), sizes])
+    return json.dumps([astuple(STOCK[options] if isinstance(options, str) else options), sizes])
 
 
 @lru_cache(maxsize=1024)
@@ -45,8 +46,7 @@ def recurrence(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, hn, cn, tape of x (T, B, I); the last two without elements where there is none."""
     call = _call(x, network)
-    h0, c0 = _contiguous((h0, c0))
-    y, hn, cn, tape = call.run(_contiguous(weights), x, h0, c0, _contiguous(masks), keep)
+    y, hn, cn, tape = call.run(list(weights), x, h0, c0, masks, keep)
     assert hn is not None
     return y, hn, x.new_empty(0) if cn is None else cn, x.new_empty(0) if tape is None else tape
 
@@ -84,20 +84,8 @@ def recurrence_backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients of x, h0, c0 and each of the weights, without elements where they are not wanted."""
-    want_x, want_h0, want_c0, *want_weights = wanted
-    h0, c0 = _contiguous((h0, c0))
-    dx, dh0, dc0, dweights = _call(x, network).backward(
-        _contiguous(weights),
-        x,
-        h0,
-        c0,
-        _contiguous(masks),
-        y.contiguous(),
-        tape.contiguous(),
-        (dy, dhn, dcn),
-        (want_x, want_h0, want_c0, want_weights),
-    )
-    return [x.new_empty(0) if gradient is None else gradient for gradient in (dx, dh0, dc0, *dweights)]
+    found = _call(x, network).backward(weights, x, h0, c0, masks, y.contiguous(), tape, (dy, dhn, dcn), wanted)
+    return [x.new_empty(0) if gradient is None else gradient for gradient in found]
 
 
 @recurrence_backward.register_fake
@@ -115,7 +103,7 @@ def _(
     network: str,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    inputs = (x, *_contiguous((h0, c0, *weights)))
+    inputs = contiguous((x, h0, c0, *weights))
     return [
         torch.empty_like(tensor) if want and tensor is not None else x.new_empty(0)
         for tensor, want in zip(inputs, wanted)
@@ -144,11 +132,7 @@ recurrence.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _call(x: Tensor, network: str) -> Call:
-    return Call(described(network, x.dtype), x, x.shape[0], x.shape[1], False, None)
-
-
-def _contiguous(tensors: Sequence[Any]) -> list[Any]:
-    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    return Call(described(network, x.dtype), Layout.TIME_MAJOR, x.shape)
 
 
 def forward(layer: Layer, input: Any, hx: Any) -> Any:

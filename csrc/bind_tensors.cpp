@@ -1,0 +1,446 @@
+// Networks on a framework's own tensors, which hold the weights, inputs and results. A tensor that is not what the
+// network expects is refused, not an error: the caller then leaves the call to the framework.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "bind.hpp"
+#include "bind_spec.hpp"
+#include "dispatch.hpp"
+#include "dlpack.hpp"
+#include "driver.hpp"
+
+namespace rnnkern {
+namespace {
+
+namespace py = pybind11;
+
+// Where a tensor's elements are.
+struct TensorView {
+  static constexpr int kMostAxes = 3;
+  char* data;
+  int ndim;
+  int64_t shape[kMostAxes], strides[kMostAxes];  // in elements
+  int itemsize;
+
+  bool has_shape(std::initializer_list<int64_t> expected) const {
+    return ndim == static_cast<int>(expected.size()) && std::equal(expected.begin(), expected.end(), shape);
+  }
+  bool contiguous() const {
+    int64_t expected = 1;
+    for (int axis = ndim - 1; axis >= 0; --axis) {
+      if (shape[axis] != 1 && strides[axis] != expected) return false;
+      expected *= shape[axis];
+    }
+    return true;
+  }
+  // Whether neighbours along the last axis are neighbours in memory.
+  bool has_rows() const { return ndim > 0 && (strides[ndim - 1] == 1 || shape[ndim - 1] == 1); }
+};
+
+// Reads the tensors of some types: floating-point numbers on the CPU with at most three axes.
+class TensorReader {
+ public:
+  // api: the capsule of DLPack's exchange interface, or None: by the methods data_ptr, stride, element_size and so on.
+  TensorReader(const py::object& api, const py::tuple& types) {
+    if (!api.is_none()) {
+      api_ = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(api.ptr(), dlpack::kExchangeApiCapsule));
+      if (!api_) throw py::error_already_set();
+      if (api_->version.major != dlpack::kMajorVersion || !api_->from_object) api_ = nullptr;
+    }
+    for (const py::handle type : types) types_.push_back(py::reinterpret_borrow<py::object>(type));
+  }
+
+  bool read(py::handle object, TensorView& view) const {
+    const auto* type = reinterpret_cast<const PyObject*>(Py_TYPE(object.ptr()));
+    if (std::none_of(types_.begin(), types_.end(), [&](const py::object& known) { return known.ptr() == type; }))
+      return false;
+    return api_ ? read_by_api(object, view) : read_by_methods(object, view);
+  }
+
+ private:
+  bool read_by_api(py::handle object, TensorView& view) const {
+    dlpack::Tensor tensor{};
+    if (api_->from_object(object.ptr(), &tensor) != 0) {
+      PyErr_Clear();  // of a kind that has no elements in memory
+      return false;
+    }
+    if (tensor.device.type != dlpack::kCpu || tensor.dtype.code != dlpack::kFloat || tensor.dtype.lanes != 1)
+      return false;
+    if (tensor.ndim > TensorView::kMostAxes) return false;
+    view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    view.ndim = tensor.ndim;
+    view.itemsize = tensor.dtype.bits / 8;
+    int64_t stride = 1;
+    for (int axis = tensor.ndim - 1; axis >= 0; --axis) {
+      view.shape[axis] = tensor.shape[axis];
+      view.strides[axis] = tensor.strides ? tensor.strides[axis] : stride;
+      stride *= tensor.shape[axis];
+    }
+    return true;
+  }
+
+  bool read_by_methods(py::handle object, TensorView& view) const {
+    const auto shape = object.attr("shape").cast<std::vector<int64_t>>();
+    if (shape.size() > TensorView::kMostAxes) return false;
+    if (object.attr("device").attr("type").cast<std::string>() != "cpu") return false;
+    if (!object.attr("is_floating_point")().cast<bool>()) return false;
+    try {
+      const auto strides = object.attr("stride")().cast<std::vector<int64_t>>();
+      view.data = reinterpret_cast<char*>(object.attr("data_ptr")().cast<std::uintptr_t>());
+      std::copy(strides.begin(), strides.end(), view.strides);
+    } catch (py::error_already_set&) {
+      return false;  // of a kind that has no elements in memory
+    }
+    view.ndim = static_cast<int>(shape.size());
+    view.itemsize = object.attr("element_size")().cast<int>();
+    std::copy(shape.begin(), shape.end(), view.shape);
+    return true;
+  }
+
+  const dlpack::ExchangeApi* api_ = nullptr;
+  std::vector<py::object> types_;
+};
+
+// How x and y have the steps, the sequences and their values.
+enum class Layout : int {
+  time_major,   // (T, B, N)
+  batch_first,  // (B, T, N)
+  unbatched,    // (T, N)
+  one_step,     // (B, N)
+};
+
+class TensorPanels {
+ public:
+  virtual ~TensorPanels() = default;
+};
+
+template <class T>
+struct PackedPanels : TensorPanels {
+  std::shared_ptr<const Packed<T>> packed;
+};
+
+// A call's tensors: those that there are not are None. lengths: an array (B) of int64; masks: a list.
+struct TensorCall {
+  Layout layout;
+  py::handle x, h0, c0, y, hn, cn, lengths, masks;
+};
+
+// The gradients: given by y and the last state, wanted by x, the initial state and the weights (a list).
+struct TensorGradients {
+  py::handle dy, dhn, dcn, dx, dh0, dc0, dweights;
+};
+
+class TensorNetworkBase {
+ public:
+  virtual ~TensorNetworkBase() = default;
+  virtual std::shared_ptr<TensorPanels> pack(int threads, py::handle weights) const = 0;
+  virtual bool run(int threads, py::handle weights, const TensorCall& call) const = 0;
+  virtual bool forward(int threads, py::handle weights, const TensorCall& call, py::handle tape) const = 0;
+  virtual bool backward(int threads, py::handle weights, const TensorCall& call, py::handle tape,
+                        const TensorGradients& gradients) const = 0;
+  virtual std::tuple<int64_t, int64_t, int64_t> tape_size(bool masked) const = 0;
+};
+
+template <class T>
+class TensorNetwork : public TensorNetworkBase {
+ public:
+  TensorNetwork(const Spec& spec, bool bias, const Isa& isa, const TensorReader& reader)
+      : spec_(spec), bias_(bias), table_(*isa.table), reader_(reader) {}
+
+  std::shared_ptr<TensorPanels> pack(int threads, py::handle tensors) const override {
+    std::vector<Weights<const T>> weights;
+    if (!read_weights(tensors, false, weights)) return nullptr;
+    auto panels = std::make_shared<PackedPanels<T>>();
+    const py::gil_scoped_release release;
+    panels->packed = rnnkern::pack<T>(spec_, table_, weights.data(), threads);
+    return panels;
+  }
+
+  bool run(int threads, py::handle given, const TensorCall& tensors) const override {
+    std::vector<Weights<const T>> weights;
+    const Packed<T>* packed = nullptr;
+    if (py::isinstance<TensorPanels>(given)) {
+      const auto* panels = dynamic_cast<const PackedPanels<T>*>(&given.cast<const TensorPanels&>());
+      if (!panels) return false;
+      packed = panels->packed.get();
+    } else if (!read_weights(given, false, weights)) {
+      return false;
+    }
+    Call call;
+    if (!read_call(tensors, call)) return false;
+    if (spec_.has_cell_state() && !call.forward.cn) return false;
+    const py::gil_scoped_release release;
+    rnnkern::run<T>(spec_, table_, packed ? nullptr : weights.data(), packed, call.forward, threads);
+    return true;
+  }
+
+  bool forward(int threads, py::handle given, const TensorCall& tensors, py::handle tape) const override {
+    std::vector<Weights<const T>> weights;
+    Call call;
+    if (!read_weights(given, false, weights) || !read_call(tensors, call)) return false;
+    TensorView kept;
+    if (!read(tape, kept) || !has_tape_size(kept, call) || (spec_.has_cell_state() && !call.forward.cn)) return false;
+    const py::gil_scoped_release release;
+    rnnkern::forward<T>(spec_, table_, weights.data(), call.forward, kept.data, threads);
+    return true;
+  }
+
+  bool backward(int threads, py::handle given, const TensorCall& tensors, py::handle tape,
+                const TensorGradients& gradients) const override {
+    std::vector<Weights<const T>> weights;
+    std::vector<Weights<T>> dweights;
+    Call call;
+    BackwardCall<T> back{};
+    TensorView kept;
+    if (!read_weights(given, false, weights) || !read_weights(gradients.dweights, true, dweights) ||
+        !read_call(tensors, call) || !read(tape, kept) || !has_tape_size(kept, call))
+      return false;
+    back.forward = call.forward;
+    if (!read_sequence(gradients.dy, call, width(), back.dy) ||
+        !read_sequence(gradients.dx, call, spec_.input_size, back.dx) ||
+        !read_state(gradients.dhn, call, spec_.output_size(), back.dhn) ||
+        !read_state(gradients.dcn, call, spec_.hidden_size, back.dcn) ||
+        !read_state(gradients.dh0, call, spec_.output_size(), back.dh0) ||
+        !read_state(gradients.dc0, call, spec_.hidden_size, back.dc0))
+      return false;
+    back.dweights = dweights.empty() ? nullptr : dweights.data();
+    const py::gil_scoped_release release;
+    rnnkern::backward<T>(spec_, table_, weights.data(), kept.data, back, threads);
+    return true;
+  }
+
+  std::tuple<int64_t, int64_t, int64_t> tape_size(bool masked) const override {
+    const TapeSize size = rnnkern::tape_size<T>(spec_, table_, masked);
+    return {size.per_step, size.per_padded_step, size.constant};
+  }
+
+ private:
+  struct Call {
+    Layout layout;
+    std::vector<const T*> masks;
+    ForwardCall<T> forward{};
+  };
+
+  int64_t width() const { return spec_.num_directions * spec_.output_size(); }
+
+  bool read(py::handle tensor, TensorView& view) const {
+    return reader_.read(tensor, view) && view.itemsize == sizeof(T);
+  }
+
+  // In the order of rnnkern.spec.Spec.weight_shapes. `optional`: the list may be empty, or have None for all weights of
+  // a layer and direction.
+  template <class U>
+  bool read_weights(py::handle tensors, bool optional, std::vector<Weights<U>>& weights) const {
+    if (!PyList_Check(tensors.ptr())) return false;
+    const py::list list = py::reinterpret_borrow<py::list>(tensors);
+    if (optional && list.empty()) return true;
+    weights.resize(spec_.num_layers * spec_.num_directions);
+    std::size_t next = 0;
+    bool fine = true;
+    const auto take = [&](U*& pointer, bool present, std::initializer_list<int64_t> shape) {
+      pointer = nullptr;
+      if (!present || !fine) return;
+      TensorView view;
+      fine = next < list.size();
+      if (!fine) return;
+      const py::handle tensor = list[next++];
+      if (optional && tensor.is_none()) return;
+      fine = read(tensor, view) && view.has_shape(shape) && view.contiguous();
+      pointer = reinterpret_cast<U*>(view.data);
+    };
+    const int64_t rows = spec_.gates() * spec_.hidden_size;
+    for (std::size_t part = 0; part < weights.size(); ++part) {
+      Weights<U>& w = weights[part];
+      take(w.ih, true, {rows, spec_.layer_input_size(static_cast<int64_t>(part) / spec_.num_directions)});
+      take(w.hh, true, {rows, spec_.output_size()});
+      take(w.bias_ih, bias_, {rows});
+      take(w.bias_hh, bias_, {rows});
+      take(w.hr, spec_.proj_size > 0, {spec_.proj_size, spec_.hidden_size});
+      take(w.peephole, spec_.peephole, {3, spec_.hidden_size});
+    }
+    return fine && next == list.size();
+  }
+
+  bool read_call(const TensorCall& tensors, Call& call) const {
+    ForwardCall<T>& forward = call.forward;
+    TensorView x;
+    if (!read(tensors.x, x)) return false;
+    call.layout = tensors.layout;
+    const bool batched = call.layout == Layout::time_major || call.layout == Layout::batch_first;
+    if (x.ndim != (batched ? 3 : 2)) return false;
+    forward.steps = call.layout == Layout::one_step ? 1 : x.shape[call.layout == Layout::batch_first ? 1 : 0];
+    forward.batch = call.layout == Layout::unbatched ? 1 : x.shape[call.layout == Layout::time_major ? 1 : 0];
+    forward.return_sequence = true;
+    if (!read_lengths(tensors.lengths, forward) || !read_masks(tensors.masks, call)) return false;
+    if (tensors.y.is_none()) return false;
+    return forward.steps > 0 && forward.batch > 0 && read_sequence(tensors.x, call, spec_.input_size, forward.x) &&
+           read_sequence(tensors.y, call, width(), forward.y) &&
+           read_state(tensors.h0, call, spec_.output_size(), forward.h0) &&
+           read_state(tensors.c0, call, spec_.hidden_size, forward.c0) &&
+           read_state(tensors.hn, call, spec_.output_size(), forward.hn) &&
+           read_state(tensors.cn, call, spec_.hidden_size, forward.cn);
+  }
+
+  static bool read_lengths(py::handle given, ForwardCall<T>& forward) {
+    if (given.is_none()) return true;
+    if (!py::isinstance<py::array_t<int64_t, py::array::c_style>>(given)) return false;
+    const auto lengths = py::reinterpret_borrow<py::array_t<int64_t>>(given);
+    if (lengths.ndim() != 1 || lengths.size() != forward.batch) return false;
+    forward.lengths = lengths.data();
+    return std::all_of(forward.lengths, forward.lengths + forward.batch,
+                       [&](int64_t length) { return 1 <= length && length <= forward.steps; });
+  }
+
+  bool read_masks(py::handle given, Call& call) const {
+    if (!PyList_Check(given.ptr())) return false;
+    const auto masks = py::reinterpret_borrow<py::list>(given);
+    if (masks.empty()) return true;
+    for (const py::handle tensor : masks) {
+      TensorView mask;
+      if (!read(tensor, mask) || !mask.contiguous()) return false;
+      if (!mask.has_shape({call.forward.steps, call.forward.batch, width()})) return false;
+      call.masks.push_back(reinterpret_cast<const T*>(mask.data));
+    }
+    call.forward.masks = call.masks.data();
+    return static_cast<int64_t>(call.masks.size()) == spec_.num_layers - 1;
+  }
+
+  template <class U>
+  bool read_sequence(py::handle tensor, const Call& call, int64_t values, Sequence<U>& sequence) const {
+    sequence = {nullptr, 0, 0};
+    if (tensor.is_none()) return true;
+    TensorView view;
+    if (!read(tensor, view) || !view.has_rows()) return false;
+    const int64_t steps = call.forward.steps, batch = call.forward.batch;
+    auto* data = reinterpret_cast<U*>(view.data);
+    switch (call.layout) {
+      case Layout::time_major:
+        sequence = {data, view.strides[0], view.strides[1]};
+        return view.has_shape({steps, batch, values});
+      case Layout::batch_first:
+        sequence = {data, view.strides[1], view.strides[0]};
+        return view.has_shape({batch, steps, values});
+      case Layout::unbatched:
+        sequence = {data, view.strides[0], 0};
+        return view.has_shape({steps, values});
+      case Layout::one_step:
+        sequence = {data, 0, view.strides[0]};
+        return view.has_shape({batch, values});
+    }
+    return false;
+  }
+
+  // (L*D, B, size); (L*D, size) without the batch; (B, size) for one step.
+  template <class U>
+  bool read_state(py::handle tensor, const Call& call, int64_t size, U*& state) const {
+    state = nullptr;
+    if (tensor.is_none()) return true;
+    TensorView view;
+    if (!read(tensor, view) || !view.contiguous()) return false;
+    state = reinterpret_cast<U*>(view.data);
+    const int64_t parts = spec_.num_layers * spec_.num_directions;
+    if (call.layout == Layout::unbatched) return view.has_shape({parts, size});
+    if (call.layout == Layout::one_step) return view.has_shape({call.forward.batch, size});
+    return view.has_shape({parts, call.forward.batch, size});
+  }
+
+  bool has_tape_size(const TensorView& tape, const Call& call) const {
+    const TapeSize size = rnnkern::tape_size<T>(spec_, table_, call.forward.masks != nullptr);
+    const int64_t padded = call.forward.steps * call.forward.batch;
+    int64_t total = padded;
+    if (call.forward.lengths) {
+      total = 0;
+      for (int64_t b = 0; b < call.forward.batch; ++b) total += call.forward.lengths[b];
+    }
+    return tape.ndim == 1 && tape.contiguous() &&
+           tape.shape[0] >= size.per_step * total + size.per_padded_step * padded + size.constant;
+  }
+
+  const Spec spec_;
+  const bool bias_;
+  const KernelTable& table_;
+  const TensorReader reader_;
+};
+
+std::shared_ptr<TensorNetworkBase> make_network(const py::object& spec, const TensorReader& reader,
+                                                const std::optional<std::string>& isa) {
+  const Isa& chosen = isa ? find_isa(*isa) : default_isa();
+  const bool bias = spec.attr("bias").cast<bool>();
+  if (py::dtype::from_args(spec.attr("dtype")).itemsize() == 4)
+    return std::make_shared<TensorNetwork<float>>(spec_of(spec), bias, chosen, reader);
+  return std::make_shared<TensorNetwork<double>>(spec_of(spec), bias, chosen, reader);
+}
+
+// Between rows without padding, step after step the first batch_sizes[t] sequences, and padded ones (T, B, N).
+template <bool to_padded>
+void copy_rows(std::uintptr_t packed, std::uintptr_t padded, const py::array_t<int64_t>& batch_sizes, int64_t batch,
+               int64_t row_bytes) {
+  const int64_t* sizes = batch_sizes.data();
+  const int64_t steps = batch_sizes.size();
+  const py::gil_scoped_release release;
+  auto* dense = reinterpret_cast<char*>(packed);
+  auto* rows = reinterpret_cast<char*>(padded);
+  for (int64_t t = 0; t < steps; ++t) {
+    const int64_t bytes = sizes[t] * row_bytes;
+    std::memcpy(to_padded ? rows : dense, to_padded ? dense : rows, bytes);
+    dense += bytes;
+    rows += batch * row_bytes;
+  }
+}
+
+}  // namespace
+
+void bind_tensors(py::module_& module) {
+  using namespace py::literals;
+  py::enum_<Layout>(module, "Layout")
+      .value("TIME_MAJOR", Layout::time_major)
+      .value("BATCH_FIRST", Layout::batch_first)
+      .value("UNBATCHED", Layout::unbatched)
+      .value("ONE_STEP", Layout::one_step);
+  py::class_<TensorReader>(module, "TensorReader").def(py::init<py::object, py::tuple>(), "api"_a, "types"_a);
+  py::class_<TensorPanels, std::shared_ptr<TensorPanels>>(module, "TensorPanels");
+  using Object = py::handle;
+  py::class_<TensorNetworkBase, std::shared_ptr<TensorNetworkBase>>(module, "TensorNetwork")
+      .def(py::init(&make_network), "spec"_a, "reader"_a, "isa"_a = py::none())
+      .def("pack", &TensorNetworkBase::pack, "threads"_a, "weights"_a)
+      .def(
+          "run",
+          [](const TensorNetworkBase& network, int threads, Object weights, Layout layout, Object x, Object h0,
+             Object c0, Object y, Object hn, Object cn, Object lengths, Object masks) {
+            return network.run(threads, weights, {layout, x, h0, c0, y, hn, cn, lengths, masks});
+          },
+          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "hn"_a, "cn"_a, "lengths"_a, "masks"_a)
+      .def(
+          "forward",
+          [](const TensorNetworkBase& network, int threads, Object weights, Layout layout, Object x, Object h0,
+             Object c0, Object y, Object hn, Object cn, Object lengths, Object masks, Object tape) {
+            return network.forward(threads, weights, {layout, x, h0, c0, y, hn, cn, lengths, masks}, tape);
+          },
+          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "hn"_a, "cn"_a, "lengths"_a, "masks"_a,
+          "tape"_a)
+      .def(
+          "backward",
+          [](const TensorNetworkBase& network, int threads, Object weights, Layout layout, Object x, Object h0,
+             Object c0, Object y, Object lengths, Object masks, Object tape, Object dy, Object dhn, Object dcn,
+             Object dx, Object dh0, Object dc0, Object dweights) {
+            return network.backward(threads, weights, {layout, x, h0, c0, y, py::none(), py::none(), lengths, masks},
+                                    tape, {dy, dhn, dcn, dx, dh0, dc0, dweights});
+          },
+          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "lengths"_a, "masks"_a, "tape"_a, "dy"_a,
+          "dhn"_a, "dcn"_a, "dx"_a, "dh0"_a, "dc0"_a, "dweights"_a)
+      .def("tape_size", &TensorNetworkBase::tape_size, "masked"_a);
+  module.def("unpack_rows", &copy_rows<true>, "packed"_a, "padded"_a, "batch_sizes"_a, "batch"_a, "row_bytes"_a);
+  module.def("pack_rows", &copy_rows<false>, "packed"_a, "padded"_a, "batch_sizes"_a, "batch"_a, "row_bytes"_a);
+}
+
+}  // namespace rnnkern
