@@ -9,8 +9,9 @@ from test_reference import PARAMETERS, Problem, make_spec
 from rnnkern.spec import GATES
 from tolerance import assert_close
 
-onnx = pytest.importorskip("onnx", reason="the oracle of this test is onnxruntime, which needs onnx")
-onnxruntime = pytest.importorskip("onnxruntime", reason="the oracle of this test is onnxruntime")
+pytest.importorskip("onnx", reason="the oracle of this test is onnxruntime, which needs onnx")
+pytest.importorskip("onnxruntime", reason="the oracle of this test is onnxruntime")
+from onnx_models import recurrent_model, run_onnxruntime
 
 ONNX_GATES = {"rnn": "h", "lstm": "iofg", "gru_reset_after": "zrn", "gru_reset_before": "zrn"}
 WITH_BETA = {"Affine", "HardSigmoid", "ScaledTanh"}  # ONNX lists parameters of the functions that have them only
@@ -33,8 +34,8 @@ CASES = [
 ]
 
 
-def session(problem):
-    """One recurrent node with the problem's weights in ONNX's order of the gates."""
+def run(problem, feed):
+    """Outputs of one recurrent node with the problem's weights in ONNX's order of the gates."""
     spec = problem.spec
     order = [GATES[spec.family].index(gate) for gate in ONNX_GATES[spec.family]]
     suffixes = [suffix for *_, suffix in spec.parts()]
@@ -62,24 +63,9 @@ def session(problem):
         attributes["linear_before_reset"] = int(spec.family == "gru_reset_after")
     if spec.coupled:
         attributes["input_forget"] = 1
-    states = ["h0", "c0"] if spec.has_cell_state else ["h0"]
-    outputs = ["y", "h", "c"][: 1 + len(states)]
     kind = spec.family.split("_")[0].upper()
-    names = ["X", "W", "R", "B", "lengths", *states, *(["P"] if spec.peephole else [])]
     attributes = {name: value for name, value in attributes.items() if value != []}
-    node = onnx.helper.make_node(kind, names, outputs, **attributes)
-    floating = onnx.TensorProto.FLOAT
-    inputs = [onnx.helper.make_tensor_value_info(name, floating, None) for name in ("X", *states)]
-    inputs.append(onnx.helper.make_tensor_value_info("lengths", onnx.TensorProto.INT32, None))
-    graph = onnx.helper.make_graph(
-        [node],
-        "one",
-        inputs,
-        [onnx.helper.make_tensor_value_info(name, floating, None) for name in outputs],
-        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=10)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return run_onnxruntime(*recurrent_model(kind, feed | weights, **attributes))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -93,9 +79,9 @@ def test_onnxruntime(family, options, bidirectional):
     problem.x, *states = (array.astype(np.float32).astype(np.float64) for array in (problem.x, *problem.state))
     problem.state = tuple(states)
     y, state, _ = problem.forward()
-    feed = {"X": problem.x, **dict(zip(("h0", "c0"), problem.state, strict=False))}
-    feed = {name: array.astype(np.float32) for name, array in feed.items()} | {"lengths": lengths.astype(np.int32)}
-    theirs, *last = session(problem).run(None, feed)
+    feed = {"X": problem.x, **dict(zip(("initial_h", "initial_c"), problem.state, strict=False))}
+    feed = {name: array.astype(np.float32) for name, array in feed.items()}
+    theirs, *last = run(problem, feed | {"sequence_lens": lengths.astype(np.int32)})
     theirs = theirs.transpose(0, 2, 1, 3).reshape(y.shape)
     for actual, expected in zip((theirs, *last), (y, *state), strict=True):
         assert_close(actual, expected, INPUT + HIDDEN, STEPS)
