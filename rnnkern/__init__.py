@@ -3,7 +3,9 @@
 RNN, LSTM and GRU as fused kernels, forward and backward, under a NumPy interface with PyTorch's names and shapes.
 """
 
+from importlib import import_module
 from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
 
 # Run from a checkout, its Python files come first and the compiled part from where the package is installed.
 __path__ = extend_path(__path__, __name__)
@@ -14,6 +16,10 @@ from .layers import GRU, LSTM, RNN
 from .serialization import load
 from .settings import config, explain, get_num_threads, num_threads, set_num_threads, show_config
 from .version import __version__
+
+if TYPE_CHECKING:
+    from . import onnx as onnx
+    from . import torch as torch
 
 __all__ = [
     "GRU",
@@ -33,3 +39,10 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The frameworks are imported when they are first asked for."""
+    if name in ("onnx", "torch"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
