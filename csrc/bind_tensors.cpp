@@ -10,7 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "bind.hpp"
@@ -148,7 +148,7 @@ class TensorNetworkBase {
   virtual bool forward(int threads, py::handle weights, const TensorCall& call, py::handle tape) const = 0;
   virtual bool backward(int threads, py::handle weights, const TensorCall& call, py::handle tape,
                         const TensorGradients& gradients) const = 0;
-  virtual std::tuple<int64_t, int64_t, int64_t> tape_size(bool masked) const = 0;
+  virtual std::pair<int64_t, int64_t> tape_size(bool masked) const = 0;
 };
 
 template <class T>
@@ -219,9 +219,9 @@ class TensorNetwork : public TensorNetworkBase {
     return true;
   }
 
-  std::tuple<int64_t, int64_t, int64_t> tape_size(bool masked) const override {
+  std::pair<int64_t, int64_t> tape_size(bool masked) const override {
     const TapeSize size = rnnkern::tape_size<T>(spec_, table_, masked);
-    return {size.per_step, size.per_padded_step, size.constant};
+    return {size.per_step, size.per_padded_step};
   }
 
  private:
@@ -363,7 +363,7 @@ class TensorNetwork : public TensorNetworkBase {
       for (int64_t b = 0; b < call.forward.batch; ++b) total += call.forward.lengths[b];
     }
     return tape.ndim == 1 && tape.contiguous() &&
-           tape.shape[0] >= size.per_step * total + size.per_padded_step * padded + size.constant;
+           tape.shape[0] >= size.per_step * total + size.per_padded_step * padded;
   }
 
   const Spec spec_;

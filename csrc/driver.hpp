@@ -96,10 +96,9 @@ template <class T>
 void forward(const Spec&, const KernelTable&, const Weights<const T>* weights, const ForwardCall<T>&, char* tape,
              int threads);
 
-// Elements of such a tape: so many for every step of every sequence, for every step and sequence with the padding, and
-// besides.
+// Elements of such a tape: so many for every step of every sequence, and for every step and sequence with the padding.
 struct TapeSize {
-  int64_t per_step, per_padded_step, constant;
+  int64_t per_step, per_padded_step;
 };
 template <class T>
 TapeSize tape_size(const Spec&, const KernelTable&, bool masked);

@@ -16,14 +16,15 @@ Tape<T>::Tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& 
   const auto lay_out = [&](Arena arena) {
     for (Kept<T>& part : kept) {
       if (!recompute) {
-        part.saved = shape.info().saved ? arena.take<T>(batch.total() * shape.info().saved * shape.units) : nullptr;
-        part.c = shape.info().cell_state ? arena.take<T>(batch.total() * shape.units) : nullptr;
+        part.saved =
+            shape.info().saved ? arena.take_dense<T>(batch.total() * shape.info().saved * shape.units) : nullptr;
+        part.c = shape.info().cell_state ? arena.take_dense<T>(batch.total() * shape.units) : nullptr;
       } else if (shape.info().cell_state) {
-        part.c_start = arena.take<T>(divide_up(batch.steps(), block_steps) * batch.size() * shape.units);
+        part.c_start = arena.take_dense<T>(divide_up(batch.steps(), block_steps) * batch.size() * shape.units);
       }
     }
     const auto sequence = [&] {
-      return Sequence<T>{arena.take<T>(call.steps * call.batch * width), call.batch * width, width};
+      return Sequence<T>{arena.take_dense<T>(call.steps * call.batch * width), call.batch * width, width};
     };
     for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
       const bool last = layer == spec.num_layers - 1;
@@ -41,8 +42,7 @@ TapeSize tape_size(const Spec& spec, const KernelTable& table, bool masked) {
   const CellInfo& info = Shape<T>(spec, table, 0).info();
   const int64_t parts = spec.num_layers * spec.num_directions, inner = (masked ? 2 : 1) * (spec.num_layers - 1);
   return {parts * spec.hidden_size * (info.saved + (info.cell_state ? 1 : 0)),
-          inner * spec.num_directions * spec.output_size(),
-          (2 * parts + inner) * static_cast<int64_t>(Arena::kAlignment / sizeof(T))};
+          inner * spec.num_directions * spec.output_size()};
 }
 
 template class Tape<float>;

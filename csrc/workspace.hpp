@@ -11,14 +11,20 @@ namespace rnnkern {
 // and lay it out again. What is needed one after the other shares its place: take, rewind, take.
 class Arena {
  public:
-  static constexpr std::size_t kAlignment = 64;
-
   explicit Arena(char* base = nullptr) : base_(base) {}
 
   template <class T>
   T* take(int64_t count) {
     const std::size_t at = used_;
-    used_ += (static_cast<std::size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    needed_ = std::max(needed_, used_);
+    return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
+  }
+  // Without the rounding to cache lines: pieces of one type, one right after the other.
+  template <class T>
+  T* take_dense(int64_t count) {
+    const std::size_t at = used_;
+    used_ += static_cast<std::size_t>(count) * sizeof(T);
     needed_ = std::max(needed_, used_);
     return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
   }

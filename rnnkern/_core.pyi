@@ -170,8 +170,8 @@ class TensorNetwork:
         dweights is empty, or has None for all weights of a layer and direction, or for none of them.
         """
 
-    def tape_size(self, masked: bool) -> tuple[int, int, int]:
-        """Elements for each step of each sequence, for each step and sequence with the padding, and besides."""
+    def tape_size(self, masked: bool) -> tuple[int, int]:
+        """Elements for each step of each sequence, and for each step and sequence with the padding."""
 
 def unpack_rows(packed: int, padded: int, batch_sizes: Array, batch: int, row_bytes: int) -> None:
     """Copy rows without padding, batch_sizes[t] of each step t, into (T, batch) rows; addresses."""

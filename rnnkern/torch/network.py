@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Optional
 
@@ -43,6 +44,21 @@ class Options:
     clip: Optional[float] = None
     peephole: bool = False
     coupled: Any = None
+    text: str = field(init=False, repr=False, compare=False)
+    """All of it, without blanks."""
+
+    def __post_init__(self) -> None:
+        values = [self.family, self.activations, self.clip, self.peephole, self.coupled]
+        object.__setattr__(self, "text", json.dumps(values, separators=(",", ":")))
+
+    @classmethod
+    def from_text(cls, text: str) -> Options:
+        family, activations, *rest = json.loads(text)
+        return cls(family, _as_tuples(activations), *rest)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 STOCK = {
@@ -68,8 +84,8 @@ class Network:
 
     def tape_numel(self, total: int, padded: int, masked: bool) -> int:
         """Elements of a tape for `total` steps of all sequences together, `padded` of them with the padding."""
-        per_step, per_padded_step, constant = self.kernels.tape_size(masked)
-        return per_step * total + per_padded_step * padded + constant
+        per_step, per_padded_step = self.kernels.tape_size(masked)
+        return per_step * total + per_padded_step * padded
 
 
 @lru_cache(maxsize=1024)

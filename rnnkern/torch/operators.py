@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import astuple
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -12,26 +10,25 @@ import torch
 from torch import Tensor
 
 from .._core import Layout
+from ..version import __version__
 from .network import DTYPES, STOCK, Call, Network, Options, contiguous, network_of
 
 if TYPE_CHECKING:
     from .layers import Layer
 
 
-def describe(options: str | Options, *sizes: Any) -> str:
-    """A network in a form that is kept in a graph."""
-    return json.dumps([astuple(STOCK[options] if isinstance(options, str) else options), sizes])
+def describe(options: str | Options, *sizes: int) -> str:
+    """A network as a graph keeps it: options, sizes and, because torch.compile keeps graphs on disk, our version."""
+    text = options if isinstance(options, str) else options.text
+    return f"{text} {','.join([str(int(size)) for size in sizes])} {__version__}"
 
 
 @lru_cache(maxsize=1024)
 def described(network: str, dtype: torch.dtype) -> Network:
-    (family, activations, clip, peephole, coupled), sizes = json.loads(network)
-    options = Options(family, _as_tuples(activations), clip, peephole, coupled)
-    return network_of(options, *sizes, dtype)
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+    text, sizes, _ = network.split(" ")
+    options = text if text in STOCK else Options.from_text(text)
+    input_size, hidden_size, num_layers, bias, bidirectional, proj_size = map(int, sizes.split(","))
+    return network_of(options, input_size, hidden_size, num_layers, bool(bias), bool(bidirectional), proj_size, dtype)
 
 
 @torch.library.custom_op("rnnkern::recurrence", mutates_args=())
@@ -121,6 +118,8 @@ def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
 def _backward(ctx: Any, dy: Any, dhn: Any, dcn: Any, _: Any) -> Any:
     x, h0, c0, y, tape, *rest = ctx.saved_tensors
     weights, masks = rest[: ctx.counts[0]], rest[ctx.counts[0] :]
+    if dcn is not None and dcn.numel() == 0:  # of a network without cell states
+        dcn = None
     tensors = (x, h0, c0, *weights)
     wanted = [tensor is not None and tensor.requires_grad for tensor in tensors]
     gradients = recurrence_backward(x, h0, c0, weights, masks, y, tape, dy, dhn, dcn, ctx.network, wanted)
