@@ -309,44 +309,68 @@ class Call:
 
         The gradients of a layer and direction's weights are made together or not at all.
         """
-        weights = contiguous(weights)
-        x, h0, c0 = contiguous((self.padded(x), h0, c0))
-        dy, (dhn, dcn) = outputs[0], contiguous(outputs[1:])
-        if dy is not None:
-            dy = self.padded(dy)
-            dy = dy if dy.stride(-1) == 1 else dy.contiguous()
-        made: list[Optional[Tensor]] = [
-            torch.empty_like(tensor) if want and tensor is not None else None
-            for tensor, want in zip((x, h0, c0), wanted)
-        ]
-        size = len(weights) // self.network.parts
-        for first in range(0, len(weights), size):
-            part = any(wanted[3 + first : 3 + first + size])
-            made += [torch.empty_like(weight) if part else None for weight in weights[first : first + size]]
-        done = self.network.kernels.backward(
+        dy, dhn, dcn = outputs
+        if self.batch_sizes is not None:
+            x, y, dy = self.padded(x), self.padded(y), None if dy is None else self.padded(dy)
+        found = self._backward(list(weights), x, h0, c0, list(masks), y, tape, dy, dhn, dcn, wanted)
+        if found is None:
+            x, h0, c0, dy, dhn, dcn = contiguous((x, h0, c0, dy, dhn, dcn))
+            found = self._backward(contiguous(weights), x, h0, c0, contiguous(masks), y, tape, dy, dhn, dcn, wanted)
+            assert found is not None
+        if self.batch_sizes is not None and found[0] is not None:
+            found[0] = self.packed(found[0], found[0].new_empty((int(self.batch_sizes.sum()), found[0].shape[2])))
+        return found
+
+    def _backward(
+        self,
+        weights: list[Any],
+        x: Any,
+        h0: Any,
+        c0: Any,
+        masks: list[Any],
+        y: Any,
+        tape: Any,
+        dy: Any,
+        dhn: Any,
+        dcn: Any,
+        wanted: Sequence[bool],
+    ) -> Optional[list[Optional[Tensor]]]:
+        """None: refused."""
+        dx = torch.empty_like(x) if wanted[0] else None
+        dh0 = torch.empty_like(h0) if wanted[1] else None
+        dc0 = torch.empty_like(c0) if wanted[2] else None
+        want_weights = wanted[3:]
+        dweights: list[Optional[Tensor]] = []
+        if all(want_weights):
+            dweights = [torch.empty_like(weight) for weight in weights]
+        elif any(want_weights):
+            size = len(weights) // self.network.parts
+            for first in range(0, len(weights), size):
+                part = slice(first, first + size)
+                want = any(want_weights[part])
+                dweights += [torch.empty_like(weight) if want else None for weight in weights[part]]
+        if not self.network.kernels.backward(
             torch.get_num_threads(),
             weights,
             self.layout,
             x,
             h0,
             c0,
-            self.padded(y),
+            y,
             self.lengths,
-            contiguous(masks),
+            masks,
             tape,
             dy,
             dhn,
             dcn,
-            made[0],
-            made[1],
-            made[2],
-            made[3:] if any(wanted[3:]) else [],
-        )
-        assert done
-        dx = made[0]
-        if dx is not None and self.batch_sizes is not None:
-            made[0] = self.packed(dx, dx.new_empty((int(self.batch_sizes.sum()), dx.shape[-1])))
-        return [gradient if want else None for gradient, want in zip(made, wanted)]
+            dx,
+            dh0,
+            dc0,
+            dweights,
+        ):
+            return None
+        kept = [gradient if want else None for gradient, want in zip(dweights, want_weights)]
+        return [dx, dh0, dc0, *(kept or [None] * len(weights))]
 
 
 def contiguous(tensors: Sequence[Any]) -> list[Any]:
