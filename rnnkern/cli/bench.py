@@ -60,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
         record = {
             "rnnkern": config(),
             "machine": facts,
-            "versions": {name: machine.version(name) for name in ("numpy", *(kind.name for kind in peers))},
+            "versions": {
+                name: machine.version(name) for name in ("numpy", *(kind.name for kind in peers if kind.peer))
+            },
             "settings": {
                 "train": options.train,
                 "threads": threads,

@@ -12,8 +12,8 @@ from .contenders import OWN, Reference
 from .limit import Limit
 from .peers import PEERS
 
-OURS = tuple(kind.name for kind in OWN if kind is not Reference)
-RIVALS = tuple(kind.name for kind in PEERS)
+OURS = tuple(kind.name for kind in (*OWN, *PEERS) if kind is not Reference and not kind.peer)
+RIVALS = tuple(kind.name for kind in PEERS if kind.peer)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Other libraries running the same layer, as their users would, at their default settings and a given thread count."""
+"""The same layer in other packages, as their users run it, at their default settings and a given thread count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .contenders import Contender
 
 
 class Peer(Contender):
-    """A contender that needs a package of its own."""
+    """A contender that needs a package of its own. `peer`: it is no way to run rnnkern."""
 
     peer = True
     modules: ClassVar[Sequence[str]]
@@ -45,7 +45,7 @@ class Torch(Peer):
 
         self.torch, self.problem = torch, problem
         case = problem.case
-        self.layer = getattr(torch.nn, case.cell.upper())(
+        self.layer = getattr(self.layers(), case.cell.upper())(
             case.shape.I,
             case.shape.H,
             case.num_layers,
@@ -58,6 +58,13 @@ class Torch(Peer):
         self.state = [torch.from_numpy(array).clone().requires_grad_() for array in problem.state]
         self.wrt = [self.x_grad, *self.state, *self.layer.parameters()]
         self.lengths = None if case.lengths is None else torch.from_numpy(case.lengths)
+
+    @staticmethod
+    def layers() -> Any:
+        """Where the layers are."""
+        from torch import nn
+
+        return nn
 
     def run(self, x: Any, *state: Any) -> Any:
         """Run the layer; sequences of different lengths as a packed sequence."""
@@ -87,6 +94,19 @@ class Torch(Peer):
         names = [name for name, _ in self.layer.named_parameters()]
         gradients = self.problem.gradients(dx, tuple(others[:states]), dict(zip(names, others[states:], strict=True)))
         return {**self.inferred((y, state)), **gradients}
+
+
+class TorchModule(Torch):
+    """What `rnnkern.torch.accelerate` makes of PyTorch's layers."""
+
+    name = "torch module"
+    peer = False
+
+    @staticmethod
+    def layers() -> Any:
+        import rnnkern.torch
+
+        return rnnkern.torch
 
 
 GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
@@ -333,7 +353,7 @@ def jax_layer(cell: str, mask: Any, weights: Any, x: Any, state: Any, reverse: b
     return jax.lax.scan(masked_step, state, (projected, mask), reverse=reverse)
 
 
-PEERS: tuple[type[Peer], ...] = (Torch, OnnxRuntime, OpenVino, Jax)
+PEERS: tuple[type[Peer], ...] = (TorchModule, Torch, OnnxRuntime, OpenVino, Jax)
 
 
 def load_peers(threads: int) -> tuple[list[type[Peer]], dict[str, str]]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import files
-from .outcome import RIVALS, Outcome, means
+from .outcome import OURS, RIVALS, Outcome, means
 from .probes import Limits
 
 
@@ -70,12 +70,10 @@ def percent(value: float | None) -> Text:
 
 def times_table(outcomes: Sequence[Outcome], names: Sequence[str], title: str) -> Table:
     """Every shape, every contender; the fastest of each row in bold."""
-    caption = f"speed-up: {rival_name(outcomes)}'s time / the better of rnnkern (live weights) and frozen"
+    caption = f"speed-up: {rival_name(outcomes)}'s time / that of our fastest way ({', '.join(OURS)})"
     limited = any(outcome.limit for outcome in outcomes)
     if limited:
-        caption += (
-            "\nlimit: what this machine takes at least; of limit: that / the better of ours; bound by: the most of it"
-        )
+        caption += "\nlimit: what this machine takes at least; of limit: that / our fastest; bound by: the most of it"
     table = new_table(title, caption)
     table.add_column("cell T,B,I,H", overflow="fold")
     for name in (*names, "speed-up", *(("limit", "of limit", "bound by") if limited else ())):
