@@ -19,7 +19,7 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
   };
   for (int64_t d = 0; d < forward.directions; ++d) {
     BackwardDirection<T>& direction = layer.direction[d];
-    direction.panels.lay_out(arena, shape, with_dx);
+    direction.panels.lay_out(arena, shape, direction.weights, with_dx, forward.batch->total());
     direction.dh = arena.take<T>(batch * shape.outputs);
     direction.dc = info.cell_state ? arena.take<T>(batch * units) : nullptr;
     direction.dcell = shape.projected ? arena.take<T>(batch * units) : nullptr;
@@ -175,7 +175,7 @@ class BackwardRunner {
     args.first_panel = forward_.units().first;
     args.panels = forward_.units().size();
     args.units = units;
-    args.params = direction_.panels.params;
+    args.params = direction_.panels.params();
     args.params_stride = shape_.padded(units);
     args.h_previous = forward_.h_at(step - 1);
     args.h = forward_.h_at(step);
@@ -212,7 +212,7 @@ class BackwardRunner {
     const StageInfo& s = info().stage[stage];
     const Rows<const T> factors{dgates.base + s.first_slot * shape_.units, dgates.stride, dgates.index};
     shape_.kernels->linear({rows, s.gates * shape_.units, panels.first, panels.size(), shape_.stage_depth(stage),
-                            factors, direction_.panels.recurrent[stage], out, add});
+                            factors, direction_.panels.recurrent(stage), out, add});
   }
 
   // The gradient of h before its projection.
@@ -227,7 +227,8 @@ class BackwardRunner {
     }
     worker_.wait_group();
     shape_.kernels->linear({rows, shape_.outputs, forward_.units().first, forward_.units().size(), shape_.units,
-                            read(total), direction_.panels.projection, by_row(direction_.dcell, shape_.units), false});
+                            read(total), direction_.panels.projection(), by_row(direction_.dcell, shape_.units),
+                            false});
   }
 
   // dx of the block, this thread's rows and columns.
@@ -249,7 +250,7 @@ class BackwardRunner {
                             panels.size(),
                             inputs,
                             {direction_.dgates, 1, block_rows_},
-                            direction_.panels.input,
+                            direction_.panels.input(),
                             out,
                             d_ == 1 && !direction_.dx_own});
   }

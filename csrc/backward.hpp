@@ -16,6 +16,7 @@ struct BackwardDirection {
   Sequence<const T> dy;  // its columns; data nullptr: zeros
   T* dh0;                // nullptr: not wanted
   T* dc0;
+  Weights<const T> weights;
   const Weights<T>* dweights;  // nullptr: not wanted
   Kept<T> kept;
 

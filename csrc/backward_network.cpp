@@ -78,6 +78,7 @@ class BackwardNetwork {
       back.dcn = at(call_.dcn, spec_.hidden_size);
       back.dh0 = at(call_.dh0, outputs);
       back.dc0 = at(call_.dc0, spec_.hidden_size);
+      back.weights = weights_[part];
       back.dweights = call_.dweights && call_.dweights[part].ih ? call_.dweights + part : nullptr;
       back.kept = tape_.kept[part];
       const bool sequence = call.return_sequence;
@@ -104,11 +105,12 @@ class BackwardNetwork {
     for (int64_t l = spec_.num_layers - 1; l >= 0; --l) {
       const BackwardLayer<T>& layer = layers_[l];
       for (int64_t d = 0; d < spec_.num_directions; ++d) {
-        const Weights<const T>& weights = weights_[l * spec_.num_directions + d];
+        const BackwardDirection<T>& direction = layer.direction[d];
         const Shape<T>& shape = layer.forward.shape;
-        layer.direction[d].panels.pack(shape, weights, zeros_, thread, team);
+        direction.panels.pack(shape, zeros_, thread, team);
         if (layer.recompute)
-          layer.forward.direction[d].panels.pack(shape, weights, share(shape.panels(shape.units), team, thread));
+          layer.forward.direction[d].panels.pack(shape, direction.weights,
+                                                 share(shape.panels(shape.units), team, thread));
       }
       all.wait(team);
       run_backward(layer, thread);

@@ -112,8 +112,15 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
     if (!again || info.stages > 1) worker_.wait_group();
   }
   if (shape.projected && !again) {
-    shape.kernels->linear({args.rows, shape.units, outputs_.first, outputs_.size(), shape.outputs, read(inner),
-                           panels.projection, h_to(step), false});
+    shape.kernels->linear({args.rows,
+                           shape.units,
+                           outputs_.first,
+                           outputs_.size(),
+                           shape.outputs,
+                           read(inner),
+                           {panels.projection, shape.units * shape.lanes(), shape.lanes()},
+                           h_to(step),
+                           false});
     worker_.wait_group();
   }
 }

@@ -55,6 +55,13 @@ struct CellInfo {
   bool reads_h_previous, reads_h;  // point-wise, forward and backward; backward only
 };
 
+// Panels of a matrix, wherever they are: `stride` elements from one to the next, `step` from one k to the next.
+template <class T>
+struct Panels {
+  const T* base;  // panel 0
+  int64_t stride, step;
+};
+
 // One stage of one step, for `rows` sequences and panels [first_panel, first_panel + panels) of hidden units.
 template <class T>
 struct StepForward {
@@ -103,8 +110,8 @@ template <class T>
 struct LinearProduct {
   int64_t rows, depth, first_panel, panels, width;
   Rows<const T> a;
-  const T* weights;  // from panel 0
-  Rows<T> out;       // (rows, width)
+  Panels<T> weights;
+  Rows<T> out;  // (rows, width)
   bool add;
 };
 

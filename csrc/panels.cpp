@@ -138,19 +138,41 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
   }
 }
 
+// What packing a matrix costs is worth it from so many rows on.
+constexpr int64_t kRowsWorthPacking = 8;
+
 template <class T>
-void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, bool with_input) {
-  const CellInfo& info = shape.info();
-  input = with_input ? arena.take<T>(shape.padded(shape.inputs) * info.gates * shape.units) : nullptr;
-  for (int stage = 0; stage < info.stages; ++stage)
-    recurrent[stage] = arena.take<T>(shape.padded(shape.stage_depth(stage)) * info.stage[stage].gates * shape.units);
-  projection = shape.projected ? arena.take<T>(shape.padded(shape.units) * shape.outputs) : nullptr;
-  params = arena.take<T>(shape.padded(shape.units) * info.params);
+typename BackwardPanels<T>::Matrix BackwardPanels<T>::packed(Arena& arena, const Shape<T>& shape, int64_t width,
+                                                             int64_t depth) const {
+  T* memory = arena.take<T>(shape.padded(width) * depth);
+  return {memory, {memory, depth * shape.lanes(), shape.lanes()}};
 }
 
 template <class T>
-void BackwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, const T* zeros, int thread,
-                             int team) const {
+void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weights<const T>& weights, bool with_input,
+                                int64_t total) {
+  const CellInfo& info = shape.info();
+  weights_ = weights;
+  // As they are: whole panels only, all gates in order, and no gate whose weights are ignored.
+  const bool few = total < kRowsWorthPacking && shape.coupling == Coupling::none;
+  const auto matrix = [&](bool in_order, const T* rows, int64_t width, int64_t depth) {
+    if (few && in_order && width % shape.lanes() == 0) return Matrix{nullptr, {rows, shape.lanes(), width}};
+    return packed(arena, shape, width, depth);
+  };
+  bool in_order = true;
+  for (int slot = 0; slot < info.gates; ++slot) in_order = in_order && info.slot_gate[slot] == slot;
+  if (with_input) input_ = matrix(in_order, weights.ih, shape.inputs, info.gates * shape.units);
+  for (int stage = 0; stage < info.stages; ++stage) {
+    const StageInfo& s = info.stage[stage];
+    const int64_t width = shape.stage_depth(stage);
+    recurrent_[stage] = matrix(true, weights.hh + s.first_gate * shape.units * width, width, s.gates * shape.units);
+  }
+  if (shape.projected) projection_ = matrix(true, weights.hr, shape.units, shape.outputs);
+  params_ = arena.take<T>(shape.padded(shape.units) * info.params);
+}
+
+template <class T>
+void BackwardPanels<T>::pack(const Shape<T>& shape, const T* zeros, int thread, int team) const {
   const CellInfo& info = shape.info();
   const int64_t units = shape.units;
   const auto rows_of_gate = [&](const T* matrix, int gate, int64_t width) {
@@ -161,19 +183,21 @@ void BackwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weig
     const Range own = share(shape.panels(width), team, thread);
     shape.kernels->pack_rows({from, count, width, first_depth, depth, own.first, own.size(), to});
   };
-  if (input)
+  if (input_.packed)
     for (int slot = 0; slot < info.gates; ++slot)
-      rows(rows_of_gate(weights.ih, info.slot_gate[slot], shape.inputs), units, shape.inputs, slot * units,
-           info.gates * units, input);
+      rows(rows_of_gate(weights_.ih, info.slot_gate[slot], shape.inputs), units, shape.inputs, slot * units,
+           info.gates * units, input_.packed);
   for (int stage = 0; stage < info.stages; ++stage) {
+    if (!recurrent_[stage].packed) continue;
     const int64_t width = shape.stage_depth(stage);
     const StageInfo& s = info.stage[stage];
     for (int gate = 0; gate < s.gates; ++gate)
-      rows(rows_of_gate(weights.hh, s.first_gate + gate, width), units, width, gate * units, s.gates * units,
-           recurrent[stage]);
+      rows(rows_of_gate(weights_.hh, s.first_gate + gate, width), units, width, gate * units, s.gates * units,
+           recurrent_[stage].packed);
   }
-  if (shape.projected) rows({weights.hr, units, nullptr}, shape.outputs, units, 0, shape.outputs, projection);
-  if (thread == 0) fill_params(shape, weights, params);
+  if (projection_.packed)
+    rows({weights_.hr, units, nullptr}, shape.outputs, units, 0, shape.outputs, projection_.packed);
+  if (thread == 0) fill_params(shape, weights_, params_);
 }
 
 template <class T>
@@ -200,8 +224,8 @@ template struct Shape<float>;
 template struct Shape<double>;
 template struct ForwardPanels<float>;
 template struct ForwardPanels<double>;
-template struct BackwardPanels<float>;
-template struct BackwardPanels<double>;
+template class BackwardPanels<float>;
+template class BackwardPanels<double>;
 template class Packed<float>;
 template class Packed<double>;
 

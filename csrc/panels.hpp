@@ -50,17 +50,31 @@ struct ForwardPanels {
   void pack(const Shape<T>&, const Weights<const T>&, Range panels) const;
 };
 
-// Transposed, for the gradients by the input, by h and by what is projected.
+// Transposed, for the gradients by the input, by h and by what is projected. For these the weights as they are have the
+// rows that a panel needs, only further apart: where few rows are multiplied with them, they are not worth packing.
 template <class T>
-struct BackwardPanels {
-  T* input;         // (I panels, G * H by slot); nullptr: not wanted
-  T* recurrent[2];  // (stage depth panels, stage gates * H)
-  T* projection;    // (H panels, P)
-  T* params;
-
-  void lay_out(Arena&, const Shape<T>&, bool with_input);
+class BackwardPanels {
+ public:
+  // total: steps of all sequences together.
+  void lay_out(Arena&, const Shape<T>&, const Weights<const T>&, bool with_input, int64_t total);
   // Thread `thread` of `team` packs its part.
-  void pack(const Shape<T>&, const Weights<const T>&, const T* zeros, int thread, int team) const;
+  void pack(const Shape<T>&, const T* zeros, int thread, int team) const;
+
+  Panels<T> input() const { return input_.panels; }                          // (I panels, G * H by slot)
+  Panels<T> recurrent(int stage) const { return recurrent_[stage].panels; }  // (stage depth panels, stage gates * H)
+  Panels<T> projection() const { return projection_.panels; }                // (H panels, P)
+  const T* params() const { return params_; }
+
+ private:
+  struct Matrix {
+    T* packed;  // nullptr: as they are, or not wanted
+    Panels<T> panels;
+  };
+  Matrix packed(Arena&, const Shape<T>&, int64_t width, int64_t depth) const;
+
+  Weights<const T> weights_{};
+  Matrix input_{}, recurrent_[2]{}, projection_{};
+  T* params_ = nullptr;
 };
 
 template <class T>

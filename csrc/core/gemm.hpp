@@ -7,16 +7,17 @@
 
 #include <utility>
 
+#include "../kernels.hpp"
 #include "vector.hpp"
 
 namespace rnnkern {
 namespace {
 
-// A tile has R rows and P panels of G vectors. b points at the first panel; panels are panel_stride elements apart and
-// hold depth * G vectors, those of one k together. a[r] + k * step is the factor of row r. `tile` receives R * P * G
-// vectors, row by row; with Resume it holds the sums so far.
+// A tile has R rows and P panels of G vectors. `b` points at the first panel: its G vectors of one k lie together. a[r]
+// + k
+// * step is the factor of row r. `tile` receives R * P * G vectors, row by row; with Resume it holds the sums so far.
 template <class T, int G, int R, int P, bool Resume>
-void multiply_tile(int64_t depth, const T* const* a, int64_t step, const T* b, int64_t panel_stride, T* tile) {
+void multiply_tile(int64_t depth, const T* const* a, int64_t step, const Panels<T>& b, T* tile) {
   constexpr int L = kLanes<T>;
   Vector<T> sum[R][P * G];
 #pragma GCC unroll 16
@@ -28,9 +29,10 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const T* b, i
   for (int r = 0; r < R; ++r) row[r] = a[r];
   const T* panel[P];
 #pragma GCC unroll 16
-  for (int p = 0; p < P; ++p) panel[p] = b + p * panel_stride;
-  int64_t offset = 0;
-  for (int64_t k = 0; k < depth; ++k, offset += step) {
+  for (int p = 0; p < P; ++p) panel[p] = b.base + p * b.stride;
+  const int64_t b_step = b.step;
+  int64_t offset = 0, b_offset = 0;
+  for (int64_t k = 0; k < depth; ++k, offset += step, b_offset += b_step) {
     // The shorter side of the tile waits in registers, the other one passes.
     if constexpr (R <= P * G) {
       Vector<T> factor[R];
@@ -38,7 +40,7 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const T* b, i
       for (int r = 0; r < R; ++r) factor[r] = broadcast<T>(row[r][offset]);
 #pragma GCC unroll 16
       for (int c = 0; c < P * G; ++c) {
-        Vector<T> weight = load(panel[c / G] + (k * G + c % G) * L);
+        Vector<T> weight = load(panel[c / G] + b_offset + c % G * L);
         if constexpr (R > 1) RNNKERN_IN_REGISTER(weight);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) sum[r][c] = multiply_add(factor[r], weight, sum[r][c]);
@@ -47,7 +49,7 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const T* b, i
       Vector<T> weight[P * G];
 #pragma GCC unroll 16
       for (int c = 0; c < P * G; ++c) {
-        weight[c] = load(panel[c / G] + (k * G + c % G) * L);
+        weight[c] = load(panel[c / G] + b_offset + c % G * L);
         RNNKERN_IN_REGISTER(weight[c]);
       }
 #pragma GCC unroll 16
@@ -64,6 +66,13 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const T* b, i
     for (int c = 0; c < P * G; ++c) store(tile + (r * P * G + c) * L, sum[r][c]);
 }
 
+// Panels from `first` on of a packed matrix: [panel][k][gate][lane].
+template <int G, class T>
+Panels<T> packed(const T* base, int64_t depth, int64_t first) {
+  constexpr int64_t step = G * kLanes<T>;
+  return {base + first * depth * step, depth * step, step};
+}
+
 // Tile sizes: as many accumulators as the registers hold beside one row of factors and a weight.
 template <int G>
 struct TileShape {
@@ -78,8 +87,7 @@ struct TileShape {
 };
 
 template <class T>
-using TileFunction = void (*)(int64_t depth, const T* const* a, int64_t step, const T* b, int64_t panel_stride,
-                              T* tile);
+using TileFunction = void (*)(int64_t depth, const T* const* a, int64_t step, const Panels<T>& b, T* tile);
 
 // The tile functions [rows - 1][panels - 1] of one G.
 template <class T, int G, bool Resume>
@@ -128,8 +136,8 @@ struct NoStart {
 // Calls hook(first_row, rows, first_panel, panels, tile) for the tiles that cover rows x panels. `a(row)` is a pointer
 // to a row's factors; with Resume, `start` fills a tile, called as the hook is, before it is resumed.
 template <int G, bool Resume, class T, class RowOf, class Start, class Hook>
-RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const T* b,
-                             int64_t panel_stride, Start start, Hook hook) {
+RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const Panels<T>& b,
+                             Start start, Hook hook) {
   alignas(64) T tile[kTileElements<T>];
   using Shape = TileShape<G>;
   const int row_limit = rows < Shape::max_rows ? static_cast<int>(rows) : Shape::max_rows;
@@ -141,8 +149,8 @@ RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf 
       const T* row[Shape::max_rows];
       for (int i = 0; i < row_count; ++i) row[i] = a(r + i);
       if constexpr (Resume) start(r, row_count, p, panel_count, tile);
-      TileTable<T, G, Resume>::entries.at[row_count - 1][panel_count - 1](depth, row, step, b + p * panel_stride,
-                                                                          panel_stride, tile);
+      TileTable<T, G, Resume>::entries.at[row_count - 1][panel_count - 1](
+          depth, row, step, {b.base + p * b.stride, b.stride, b.step}, tile);
       hook(r, row_count, p, panel_count, static_cast<const T*>(tile));
       r += row_count;
     }

@@ -10,7 +10,7 @@ namespace {
 template <class T, int G>
 void input_product_of(const InputProduct<T>& product) {
   constexpr int L = kLanes<T>;
-  const int64_t panel_stride = product.depth * G * L, row_stride = product.panels * G * L;
+  const int64_t row_stride = product.panels * G * L;
   const auto add_bias = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r) {
       T* out = product.out + (first_row + r) * row_stride + first_panel * G * L;
@@ -20,7 +20,7 @@ void input_product_of(const InputProduct<T>& product) {
   };
   multiply<G, false, T>(
       product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
-      product.weights + product.first_panel * panel_stride, panel_stride, NoStart{}, add_bias);
+      packed<G>(product.weights, product.depth, product.first_panel), NoStart{}, add_bias);
 }
 
 template <class T>
@@ -38,7 +38,7 @@ void input_product(const InputProduct<T>& product) {
 template <class T>
 void linear_product(const LinearProduct<T>& product) {
   constexpr int L = kLanes<T>;
-  const int64_t panel_stride = product.depth * L;
+  const Panels<T>& weights = product.weights;
   const auto finish = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r)
       for (int p = 0; p < panels; ++p) {
@@ -50,7 +50,7 @@ void linear_product(const LinearProduct<T>& product) {
   };
   multiply<1, false, T>(
       product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
-      product.weights + product.first_panel * panel_stride, panel_stride, NoStart{}, finish);
+      {weights.base + product.first_panel * weights.stride, weights.stride, weights.step}, NoStart{}, finish);
 }
 
 // Rows of the result at a time; their factors are copied next to each other, because those of one row are far apart.
@@ -60,7 +60,7 @@ constexpr int kOuterRows = 16 * TileShape<1>::max_rows;
 template <class T>
 void outer_product(const OuterProduct<T>& product) {
   constexpr int L = kLanes<T>;
-  const int64_t panels = (product.width + L - 1) / L, panel_stride = product.depth * L;
+  const int64_t panels = (product.width + L - 1) / L;
   for (int64_t first = 0; first < product.rows;) {
     const int rows = next_block(product.rows - first, kOuterRows<T>);
     for (int64_t k = 0; k < product.depth; ++k) {
@@ -89,8 +89,8 @@ void outer_product(const OuterProduct<T>& product) {
                 product.width - (first_panel + p) * L);
     };
     multiply<1, true, T>(
-        rows, panels, product.depth, [&](int64_t row) { return product.scratch + row; }, rows, product.b, panel_stride,
-        start, finish);
+        rows, panels, product.depth, [&](int64_t row) { return product.scratch + row; }, rows,
+        packed<1>(product.b, product.depth, 0), start, finish);
     first += rows;
   }
 }

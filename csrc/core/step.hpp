@@ -21,7 +21,6 @@ void step_forward(const StepForward<typename Entry::Element>& step) {
   constexpr int G = info.stage[stage].gates, L = kLanes<T>;
   constexpr bool last = stage == info.stages - 1;
   const typename Entry::Nonlinearity f(step.options);
-  const int64_t panel_stride = step.depth * G * L;
 
   const auto cell = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r) {
@@ -58,7 +57,7 @@ void step_forward(const StepForward<typename Entry::Element>& step) {
   };
   multiply<G, false, T>(
       step.rows, step.panels, step.depth, [&](int64_t row) { return row_of(step.factors, row); }, 1,
-      step.weights + step.first_panel * panel_stride, panel_stride, NoStart{}, cell);
+      packed<G>(step.weights, step.depth, step.first_panel), NoStart{}, cell);
 }
 
 template <class Entry, int stage>
