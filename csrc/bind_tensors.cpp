@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -60,12 +61,18 @@ class TensorReader {
     for (const py::handle type : types) types_.push_back(py::reinterpret_borrow<py::object>(type));
   }
 
+  // False: not such a tensor.
   bool read(py::handle object, TensorView& view) const {
     const auto* type = reinterpret_cast<const PyObject*>(Py_TYPE(object.ptr()));
     if (std::none_of(types_.begin(), types_.end(), [&](const py::object& known) { return known.ptr() == type; }))
       return false;
-    return api_ ? read_by_api(object, view) : read_by_methods(object, view);
+    if (!(api_ ? read_by_api(object, view) : read_by_methods(object, view))) return false;
+    const bool empty = std::find(view.shape, view.shape + view.ndim, 0) != view.shape + view.ndim;
+    return view.data || empty;  // some kinds have no memory for their elements
   }
+
+  // Whether the elements are those in memory and not their negatives: PyTorch has tensors whose sign is a flag.
+  static bool is_plain(py::handle object) { return !object.attr("is_neg")().cast<bool>(); }
 
  private:
   bool read_by_api(py::handle object, TensorView& view) const {
@@ -158,16 +165,16 @@ class TensorNetwork : public TensorNetworkBase {
       : spec_(spec), bias_(bias), table_(*isa.table), reader_(reader) {}
 
   std::shared_ptr<TensorPanels> pack(int threads, py::handle tensors) const override {
-    std::vector<Weights<const T>> weights;
+    WeightTensors<const T> weights;
     if (!read_weights(tensors, false, weights)) return nullptr;
     auto panels = std::make_shared<PackedPanels<T>>();
     const py::gil_scoped_release release;
-    panels->packed = rnnkern::pack<T>(spec_, table_, weights.data(), threads);
+    panels->packed = rnnkern::pack<T>(spec_, table_, weights.parts.data(), threads);
     return panels;
   }
 
   bool run(int threads, py::handle given, const TensorCall& tensors) const override {
-    std::vector<Weights<const T>> weights;
+    WeightTensors<const T> weights;
     const Packed<T>* packed = nullptr;
     if (py::isinstance<TensorPanels>(given)) {
       const auto* panels = dynamic_cast<const PackedPanels<T>*>(&given.cast<const TensorPanels&>());
@@ -180,25 +187,25 @@ class TensorNetwork : public TensorNetworkBase {
     if (!read_call(tensors, call)) return false;
     if (spec_.has_cell_state() && !call.forward.cn) return false;
     const py::gil_scoped_release release;
-    rnnkern::run<T>(spec_, table_, packed ? nullptr : weights.data(), packed, call.forward, threads);
+    rnnkern::run<T>(spec_, table_, packed ? nullptr : weights.parts.data(), packed, call.forward, threads);
     return true;
   }
 
   bool forward(int threads, py::handle given, const TensorCall& tensors, py::handle tape) const override {
-    std::vector<Weights<const T>> weights;
+    WeightTensors<const T> weights;
     Call call;
     if (!read_weights(given, false, weights) || !read_call(tensors, call)) return false;
     TensorView kept;
     if (!read(tape, kept) || !has_tape_size(kept, call) || (spec_.has_cell_state() && !call.forward.cn)) return false;
     const py::gil_scoped_release release;
-    rnnkern::forward<T>(spec_, table_, weights.data(), call.forward, kept.data, threads);
+    rnnkern::forward<T>(spec_, table_, weights.parts.data(), call.forward, kept.data, threads);
     return true;
   }
 
   bool backward(int threads, py::handle given, const TensorCall& tensors, py::handle tape,
                 const TensorGradients& gradients) const override {
-    std::vector<Weights<const T>> weights;
-    std::vector<Weights<T>> dweights;
+    WeightTensors<const T> weights;
+    WeightTensors<T> dweights;
     Call call;
     BackwardCall<T> back{};
     TensorView kept;
@@ -213,9 +220,9 @@ class TensorNetwork : public TensorNetworkBase {
         !read_state(gradients.dh0, call, spec_.output_size(), back.dh0) ||
         !read_state(gradients.dc0, call, spec_.hidden_size, back.dc0))
       return false;
-    back.dweights = dweights.empty() ? nullptr : dweights.data();
+    back.dweights = dweights.parts.empty() ? nullptr : dweights.parts.data();
     const py::gil_scoped_release release;
-    rnnkern::backward<T>(spec_, table_, weights.data(), kept.data, back, threads);
+    rnnkern::backward<T>(spec_, table_, weights.parts.data(), kept.data, back, threads);
     return true;
   }
 
@@ -225,6 +232,12 @@ class TensorNetwork : public TensorNetworkBase {
   }
 
  private:
+  // The list may change while the GIL is released: its tensors are held.
+  template <class U>
+  struct WeightTensors {
+    py::tuple held;
+    std::vector<Weights<U>> parts;
+  };
   struct Call {
     Layout layout;
     std::vector<const T*> masks;
@@ -236,13 +249,19 @@ class TensorNetwork : public TensorNetworkBase {
   bool read(py::handle tensor, TensorView& view) const {
     return reader_.read(tensor, view) && view.itemsize == sizeof(T);
   }
+  // To be read from, or to be written to.
+  template <class U>
+  bool read_as(py::handle tensor, TensorView& view) const {
+    return read(tensor, view) && (!std::is_const_v<U> || TensorReader::is_plain(tensor));
+  }
 
   // In the order of rnnkern.spec.Spec.weight_shapes. `optional`: the list may be empty, or have None for all weights of
   // a layer and direction.
   template <class U>
-  bool read_weights(py::handle tensors, bool optional, std::vector<Weights<U>>& weights) const {
+  bool read_weights(py::handle tensors, bool optional, WeightTensors<U>& given) const {
     if (!PyList_Check(tensors.ptr())) return false;
-    const py::list list = py::reinterpret_borrow<py::list>(tensors);
+    const py::tuple list = given.held = py::tuple(py::reinterpret_borrow<py::object>(tensors));
+    std::vector<Weights<U>>& weights = given.parts;
     if (optional && list.empty()) return true;
     weights.resize(spec_.num_layers * spec_.num_directions);
     std::size_t next = 0;
@@ -255,7 +274,7 @@ class TensorNetwork : public TensorNetworkBase {
       if (!fine) return;
       const py::handle tensor = list[next++];
       if (optional && tensor.is_none()) return;
-      fine = read(tensor, view) && view.has_shape(shape) && view.contiguous();
+      fine = read_as<U>(tensor, view) && view.has_shape(shape) && view.contiguous();
       pointer = reinterpret_cast<U*>(view.data);
     };
     const int64_t rows = spec_.gates() * spec_.hidden_size;
@@ -320,7 +339,7 @@ class TensorNetwork : public TensorNetworkBase {
     sequence = {nullptr, 0, 0};
     if (tensor.is_none()) return true;
     TensorView view;
-    if (!read(tensor, view) || !view.has_rows()) return false;
+    if (!read_as<U>(tensor, view) || !view.has_rows()) return false;
     const int64_t steps = call.forward.steps, batch = call.forward.batch;
     auto* data = reinterpret_cast<U*>(view.data);
     switch (call.layout) {
@@ -346,7 +365,7 @@ class TensorNetwork : public TensorNetworkBase {
     state = nullptr;
     if (tensor.is_none()) return true;
     TensorView view;
-    if (!read(tensor, view) || !view.contiguous()) return false;
+    if (!read_as<U>(tensor, view) || !view.contiguous()) return false;
     state = reinterpret_cast<U*>(view.data);
     const int64_t parts = spec_.num_layers * spec_.num_directions;
     if (call.layout == Layout::unbatched) return view.has_shape({parts, size});

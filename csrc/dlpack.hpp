@@ -8,7 +8,7 @@ namespace rnnkern::dlpack {
 
 constexpr uint32_t kMajorVersion = 1;
 constexpr int32_t kCpu = 1;
-constexpr uint8_t kInteger = 0, kFloat = 2;
+constexpr uint8_t kFloat = 2;
 
 struct Device {
   int32_t type, id;

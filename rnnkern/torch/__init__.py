@@ -1,5 +1,10 @@
 """PyTorch's recurrent layers on the kernels of rnnkern: `model = rnnkern.torch.accelerate(model)`."""
 
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"rnnkern.torch needs PyTorch, see https://pytorch.org ({error})") from error
+
 from .frozen import FrozenLayer, freeze
 from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .swap import Report, accelerate, report, restore

@@ -170,8 +170,9 @@ def gradients(
     inputs: Sequence[Optional[Tensor]],
     wanted: Sequence[bool],
     outputs: Sequence[Optional[Tensor]],
+    create_graph: bool,
 ) -> list[Optional[Tensor]]:
-    """The gradients by x, h0, c0 and the weights, with a graph of their own.
+    """The gradients by x, h0, c0 and the weights.
 
     Parameters
     ----------
@@ -179,23 +180,32 @@ def gradients(
     inputs : x, h0, c0, weights
     wanted : of each of the inputs
     outputs : the gradients by y, hn, cn
+    create_graph : whether they can be differentiated again
     """
-    x, h0, c0, *weights = inputs
-    assert x is not None
-    spec = call.network.spec
-    lengths = None if call.lengths is None else torch.from_numpy(call.lengths)
-    sequence = call.time_major(x)
-    state = [call.batched(member) for member in (h0, c0) if member is not None] or zero_state(spec, sequence)
-    y, last = forward(spec, weights, sequence, state, masks, lengths)
+    with torch.enable_grad():
+        # By names of our own: one tensor may be several inputs, or one input made of another.
+        inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        x, h0, c0, *weights = inputs
+        assert x is not None
+        spec = call.network.spec
+        lengths = None if call.lengths is None else torch.from_numpy(call.lengths)
+        sequence = call.time_major(x)
+        state = [call.batched(member) for member in (h0, c0) if member is not None] or zero_state(spec, sequence)
+        y, last = forward(spec, weights, sequence, state, masks, lengths)
+        made = [call.as_given(y), *map(call.state_as_given, last)]
     pairs = [
-        (made, gradient)
-        for made, gradient in zip((call.as_given(y), *map(call.state_as_given, last)), outputs)
-        if gradient is not None
+        (output, gradient) for output, gradient in zip(made, outputs) if gradient is not None and output.requires_grad
     ]
+    if not pairs:
+        return [None] * len(inputs)
     by = [tensor for tensor, want in zip(inputs, wanted) if want]
     found = iter(
         torch.autograd.grad(
-            [made for made, _ in pairs], by, [gradient for _, gradient in pairs], create_graph=True, allow_unused=True
+            [output for output, _ in pairs],
+            by,
+            [gradient for _, gradient in pairs],
+            create_graph=create_graph,
+            allow_unused=True,
         )
     )
     return [next(found) if want else None for want in wanted]
@@ -232,7 +242,7 @@ def layer_forward(layer: Layer, input: Any, hx: Any) -> Any:
                 raise RuntimeError(f"Expected hidden size {tuple(zeros.shape)}, got {list(member.shape)}")
         state = [member if indices[0] is None else member.index_select(1, indices[0]) for member in given]
     masks = layer.dropout_masks(x, (*x.shape[:2], spec.num_directions * spec.output_size))
-    y, last = forward(spec, layer._flat_weights, x, state, masks, lengths)
+    y, last = forward(spec, layer.weights_now(), x, state, masks, lengths)
     if indices[1] is not None:
         last = [member.index_select(1, indices[1]) for member in last]
     if packed:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .layers import Layer, Outputs
-from .network import DTYPES, Call, Refused
+from .network import DTYPES, Call, Refused, kernels_may_run
 from .swap import BACK, SWAPS
 
 _NO_PARAMETERS = "a frozen layer has no Parameters: change the layer it was made of and freeze that again"
@@ -43,10 +43,12 @@ class FrozenLayer(nn.Module):
         RuntimeError
             If a gradient is wanted, and as the layer.
         """
-        try:
-            return self._snapshot.forward_kernels(input, hx, self._run)
-        except Refused:
-            return self._snapshot.forward_elsewhere(input, hx)
+        if not torch.compiler.is_compiling() and kernels_may_run():
+            try:
+                return self._snapshot.forward_kernels(input, hx, self._run)
+            except Refused:
+                pass
+        return self._snapshot.forward_elsewhere(input, hx)
 
     def _run(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, h0, c0)):
@@ -69,6 +71,15 @@ class FrozenLayer(nn.Module):
             and repr(other) == repr(self._snapshot)
             and all(_same_bits(mine[name], weight) for name, weight in other.named_parameters())
         )
+
+    def requires_grad_(self, requires_grad: bool = True) -> FrozenLayer:
+        """Nothing to do, as there are no Parameters; to want gradients is an error."""
+        if requires_grad:
+            raise RuntimeError(_NO_PARAMETERS)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Nothing to do, as there are no Parameters."""
 
     # What it has not got
 
@@ -147,6 +158,8 @@ def _snapshot(module: Any) -> Any:
             snapshot.set_own_options(own)
         for name, weight in weights.items():
             getattr(snapshot, name).copy_(weight)
+    if not snapshot.has_kernels():
+        raise TypeError(f"module: expected what the kernels do, got {module}")
     return snapshot.requires_grad_(False).eval()
 
 

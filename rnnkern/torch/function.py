@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import composite
-from .network import Call
+from .network import Call, Refused, kernels_may_run
 
 
 class Recurrence(torch.autograd.Function):
@@ -36,12 +36,20 @@ class Recurrence(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         if all(gradient is None for gradient in gradients):
             return (None,) * len(ctx.needs_input_grad)
+        tensors = (x, h0, c0, *weights)
         if torch.is_grad_enabled():
-            return None, None, *composite.gradients(call, masks, (x, h0, c0, *weights), wanted, gradients)
-        y, ctx.y = ctx.y, None
-        if y is None or y._version != ctx.y_version:
-            y = call.run(weights, x, h0, c0, masks)[0]
-        return None, None, *call.backward(weights, x, h0, c0, masks, y, tape, gradients, wanted)
+            return None, None, *composite.gradients(call, masks, tensors, wanted, gradients, create_graph=True)
+        y = ctx.y
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.y = None
+        try:
+            if not kernels_may_run():
+                raise Refused
+            if y is None or y._version != ctx.y_version:
+                y = call.run(weights, x, h0, c0, masks)[0]
+            return None, None, *call.backward(weights, x, h0, c0, masks, y, tape, gradients, wanted)
+        except Refused:
+            return None, None, *composite.gradients(call, masks, tensors, wanted, gradients, create_graph=False)
 
 
 def recurrence(

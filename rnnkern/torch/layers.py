@@ -8,36 +8,20 @@ from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import options
 from .._core import Layout
 from . import composite, operators
 from .function import recurrence
-from .network import DTYPES, PLAIN, STOCK, Call, Network, Options, Refused, batch_sizes_of, network_of
+from .network import DTYPES, PLAIN, STOCK, Call, Network, Options, Refused, batch_sizes_of, kernels_may_run, network_of
 
 Outputs = tuple[Tensor, Optional[Tensor], Optional[Tensor]]
 """y, hn, cn, those that there are."""
 
 Start = Callable[[Call, Tensor, Optional[Tensor], Optional[Tensor]], Outputs]
 """Runs a call on x, h0, c0."""
-
-
-def _kernels_may_run() -> bool:
-    """Whether nothing is switched on for which every operation must be PyTorch's own."""
-    return (
-        torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._get_tracing_state() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch.autograd.forward_ad._current_level < 0
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def _is_plain(tensor: Any) -> bool:
-    """Whether a tensor's elements may be what they are in memory."""
-    return type(tensor) in PLAIN and not tensor.is_neg()
 
 
 def _members(hx: Any, cell_state: bool) -> tuple[Optional[Tensor], Optional[Tensor]]:
@@ -54,7 +38,7 @@ def _members(hx: Any, cell_state: bool) -> tuple[Optional[Tensor], Optional[Tens
     if not isinstance(members, (tuple, list)) or len(members) != 2:
         raise Refused
     h0, c0 = members
-    if not _is_plain(h0) or (cell_state and not _is_plain(c0)):
+    if type(h0) not in PLAIN or (cell_state and type(c0) not in PLAIN):
         raise Refused
     return h0, c0
 
@@ -71,11 +55,14 @@ class Recurrent:
         """Arguments, results and errors of PyTorch's own."""
         if torch.compiler.is_compiling():
             return self._forward_compiled(input, hx)
-        if _kernels_may_run():
+        if kernels_may_run():
             try:
                 return self.forward_kernels(input, hx, self._forward_live)
             except Refused:
                 pass
+        if isinstance(input, fx.Proxy):  # PyTorch's own modules are leaves of a symbolic trace
+            name = input.tracer.path_of_module(self)
+            return input.tracer.create_proxy("call_module", name, (input,) if hx is None else (input, hx), {})
         return self.forward_elsewhere(input, hx)
 
     def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
@@ -128,6 +115,10 @@ class Layer(Recurrent):
     _own_options: Optional[Options] = None
     """What PyTorch's layers have not got."""
 
+    def has_kernels(self) -> bool:
+        """Whether the kernels do what this layer computes: always."""
+        return True
+
     def network(self, dtype: torch.dtype) -> Network:
         return network_of(*self._what(), dtype)
 
@@ -161,7 +152,7 @@ class Layer(Recurrent):
     def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
         if type(input) is PackedSequence:
             return self._forward_packed(input, hx, start)
-        if not _is_plain(input) or input.dtype not in DTYPES:
+        if type(input) not in PLAIN or input.dtype not in DTYPES:
             raise Refused
         network = self.network(input.dtype)
         shape = input.shape
@@ -177,7 +168,7 @@ class Layer(Recurrent):
     def _forward_packed(self, input: PackedSequence, hx: Any, start: Start) -> Any:
         rows, batch_sizes, sorted_indices, unsorted_indices = input
         sizes = batch_sizes_of(input)
-        if sizes is None or not _is_plain(rows) or rows.dtype not in DTYPES or rows.dim() != 2:
+        if sizes is None or type(rows) not in PLAIN or rows.dtype not in DTYPES or rows.dim() != 2:
             raise Refused
         network = self.network(rows.dtype)
         h0, c0 = _members(hx, network.has_cell_state)
@@ -195,6 +186,8 @@ class Layer(Recurrent):
         return recurrence(call, self.weights_now(), x, h0, c0, masks)
 
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
+        if torch.onnx.is_in_onnx_export():
+            return self.forward_elsewhere(input, hx)
         result = operators.forward(self, input, hx)
         return self.forward_elsewhere(input, hx) if result is None else result
 
@@ -335,6 +328,10 @@ class Cell(Recurrent):
         """By the name of the layer's."""
         raise NotImplementedError
 
+    def has_kernels(self) -> bool:
+        """Whether the kernels do what this cell computes."""
+        return self._mode() in STOCK and self.hidden_size > 0
+
     def network(self, dtype: torch.dtype) -> Network:
         bias = self.bias_ih is not None
         return network_of(self._mode(), self.input_size, self.hidden_size, 1, bias, False, 0, dtype)
@@ -344,7 +341,7 @@ class Cell(Recurrent):
         return weights if self.bias_ih is None else [*weights, self.bias_ih, self.bias_hh]
 
     def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
-        if not _is_plain(input) or input.dtype not in DTYPES or self._mode() not in STOCK or self.hidden_size == 0:
+        if type(input) not in PLAIN or input.dtype not in DTYPES or not self.has_kernels():
             raise Refused
         network = self.network(input.dtype)
         h0, c0 = _members(hx, network.has_cell_state)

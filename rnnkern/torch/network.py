@@ -30,6 +30,17 @@ PLAIN = (Tensor, nn.Parameter)
 _READER = _core.TensorReader(getattr(Tensor, "__dlpack_c_exchange_api__", None), PLAIN)
 
 
+def kernels_may_run() -> bool:
+    """Whether nothing is switched on for which every operation must be PyTorch's own."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch.autograd.forward_ad._current_level < 0
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 class Refused(Exception):
     """The kernels don't do that with these tensors, or it is wrong: PyTorch's own path will tell."""
 
@@ -275,22 +286,19 @@ class Call:
             tape = x.new_empty(network.tape_numel(total, padded, bool(masks)))
             start = network.kernels.forward
         inputs, outputs, rest = self.padded(x), self.padded_for(y), (tape,) if keep else ()
-        threads, factors = torch.get_num_threads(), list(masks)
-        if not start(
-            threads, weights, self.layout, inputs, h0, c0, outputs, hn, cn, self.lengths, factors, *rest
-        ) and not start(
-            threads,
-            contiguous(weights) if isinstance(weights, list) else weights,
-            self.layout,
-            *contiguous((inputs, h0, c0)),
-            outputs,
-            hn,
-            cn,
-            self.lengths,
-            contiguous(factors),
-            *rest,
-        ):
-            raise Refused
+        threads = torch.get_num_threads()
+
+        def done(weights: Any, inputs: Any, h0: Any, c0: Any, factors: list[Any]) -> bool:
+            made: bool = start(
+                threads, weights, self.layout, inputs, h0, c0, outputs, hn, cn, self.lengths, factors, *rest
+            )
+            return made
+
+        if not done(weights, inputs, h0, c0, list(masks)):
+            again = contiguous(weights) if isinstance(weights, list) else weights
+            inputs, h0, c0 = contiguous((inputs, h0, c0))
+            if not done(again, inputs, h0, c0, contiguous(masks)):
+                raise Refused
         return self.packed(outputs, y), hn, cn, tape
 
     def backward(
@@ -304,39 +312,39 @@ class Call:
         tape: Tensor,
         outputs: Sequence[Optional[Tensor]],
         wanted: Sequence[bool],
+        dense: bool = False,
     ) -> list[Optional[Tensor]]:
         """The gradients by x, h0, c0 and each of the weights, None where they are not wanted, from those by y, hn, cn.
 
-        The gradients of a layer and direction's weights are made together or not at all.
+        The gradients of a layer and direction's weights are made together or not at all. That of x has x's strides, or
+        is dense.
+
+        Raises
+        ------
+        Refused
+            The kernels don't do that with these tensors.
         """
         dy, dhn, dcn = outputs
         if self.batch_sizes is not None:
             x, y, dy = self.padded(x), self.padded(y), None if dy is None else self.padded(dy)
-        found = self._backward(list(weights), x, h0, c0, list(masks), y, tape, dy, dhn, dcn, wanted)
+        tensors = [x, h0, c0, y, tape, dy, dhn, dcn]
+        found = self._backward(list(weights), list(masks), tensors, wanted, dense)
         if found is None:
-            x, h0, c0, dy, dhn, dcn = contiguous((x, h0, c0, dy, dhn, dcn))
-            found = self._backward(contiguous(weights), x, h0, c0, contiguous(masks), y, tape, dy, dhn, dcn, wanted)
-            assert found is not None
+            found = self._backward(contiguous(weights), contiguous(masks), contiguous(tensors), wanted, dense)
+        if found is None:
+            raise Refused
         if self.batch_sizes is not None and found[0] is not None:
             found[0] = self.packed(found[0], found[0].new_empty((int(self.batch_sizes.sum()), found[0].shape[2])))
         return found
 
     def _backward(
-        self,
-        weights: list[Any],
-        x: Any,
-        h0: Any,
-        c0: Any,
-        masks: list[Any],
-        y: Any,
-        tape: Any,
-        dy: Any,
-        dhn: Any,
-        dcn: Any,
-        wanted: Sequence[bool],
+        self, weights: list[Any], masks: list[Any], tensors: list[Any], wanted: Sequence[bool], dense: bool
     ) -> Optional[list[Optional[Tensor]]]:
         """None: refused."""
-        dx = torch.empty_like(x) if wanted[0] else None
+        x, h0, c0, y, tape, dy, dhn, dcn = tensors
+        dx = None
+        if wanted[0]:
+            dx = torch.empty_like(x, memory_format=torch.contiguous_format) if dense else torch.empty_like(x)
         dh0 = torch.empty_like(h0) if wanted[1] else None
         dc0 = torch.empty_like(c0) if wanted[2] else None
         want_weights = wanted[3:]
@@ -375,7 +383,7 @@ class Call:
 
 def contiguous(tensors: Sequence[Any]) -> list[Any]:
     """Those that there are, copied where need be."""
-    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
 
 
 def lengths_of(batch_sizes: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._core import Layout
 from ..version import __version__
-from .network import DTYPES, STOCK, Call, Network, Options, contiguous, network_of
+from .network import DTYPES, STOCK, Call, Network, Options, network_of
 
 if TYPE_CHECKING:
     from .layers import Layer
@@ -81,7 +81,7 @@ def recurrence_backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients of x, h0, c0 and each of the weights, without elements where they are not wanted."""
-    found = _call(x, network).backward(weights, x, h0, c0, masks, y.contiguous(), tape, (dy, dhn, dcn), wanted)
+    found = _call(x, network).backward(weights, x, h0, c0, masks, y.contiguous(), tape, (dy, dhn, dcn), wanted, True)
     return [x.new_empty(0) if gradient is None else gradient for gradient in found]
 
 
@@ -100,10 +100,11 @@ def _(
     network: str,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    inputs = contiguous((x, h0, c0, *weights))
     return [
-        torch.empty_like(tensor) if want and tensor is not None else x.new_empty(0)
-        for tensor, want in zip(inputs, wanted)
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        if want and tensor is not None
+        else x.new_empty(0)
+        for tensor, want in zip((x, h0, c0, *weights), wanted)
     ]
 
 
@@ -140,6 +141,7 @@ def forward(layer: Layer, input: Any, hx: Any) -> Any:
         return None
     if input.dim() not in (2, 3) or torch.is_autocast_enabled("cpu"):
         return None
+    layer._update_flat_weights()  # type: ignore[attr-defined]
     weights: Any = layer._flat_weights
     x = input.unsqueeze(1) if input.dim() == 2 else input.transpose(0, 1) if layer.batch_first else input
     if any(weight is None or weight.dtype != input.dtype for weight in weights) or x.shape[2] != layer.input_size:

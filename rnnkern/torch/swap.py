@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -26,8 +27,11 @@ SWAPS: dict[type[nn.Module], type[nn.Module]] = {
 }
 BACK = {ours: stock for stock, ours in SWAPS.items()}
 
+_accelerated: WeakSet[nn.Module] = WeakSet()
+"""What `accelerate` has swapped and `restore` has not."""
+
 _allow_rnn_before: Optional[bool] = None
-"""torch._dynamo.config.allow_rnn as it was before the first `accelerate`."""
+"""torch._dynamo.config.allow_rnn as it was before the first of them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def accelerate(model: M) -> M:
     The modules stay the same objects with the same Parameters, hooks, names and state_dict: only their class changes,
     to the subclass of the same name in `rnnkern.torch`. So it may be done before or after an optimiser, DDP, hooks or
     parametrizations are set up. `report` tells what was swapped, `restore` undoes it. For torch.compile it sets
-    ``torch._dynamo.config.allow_rnn``, in the whole process.
+    ``torch._dynamo.config.allow_rnn``, in the whole process; that imports PyTorch's compiler, which takes a second.
 
     Parameters
     ----------
@@ -71,8 +75,9 @@ def accelerate(model: M) -> M:
     TypeError
         If it is not a module.
     """
-    swapped = [_swap(module, SWAPS) for module in _modules(model)]
-    if any(swapped):
+    swapped = [module for module in _modules(model) if _swap(module, SWAPS)]
+    _accelerated.update(swapped)
+    if swapped:
         _allow_rnn()
     return model
 
@@ -80,8 +85,8 @@ def accelerate(model: M) -> M:
 def restore(model: M) -> M:
     """Undo `accelerate`: PyTorch's own classes again, the same Parameters.
 
-    A layer with options that PyTorch has not got (peepholes, for example) is left as it is. The first `restore` also
-    sets ``torch._dynamo.config.allow_rnn`` to what it was before.
+    A layer with options that PyTorch has not got (peepholes, for example) is left as it is. Once nothing is left
+    that was accelerated, ``torch._dynamo.config.allow_rnn`` is what it was before.
 
     Raises
     ------
@@ -89,8 +94,10 @@ def restore(model: M) -> M:
         If it is not a module.
     """
     global _allow_rnn_before
-    restored = [_swap(module, BACK) for module in _modules(model) if not _has_own_options(module)]
-    if any(restored) and _allow_rnn_before is not None:
+    for module in _modules(model):
+        if not _has_own_options(module) and _swap(module, BACK):
+            _accelerated.discard(module)
+    if not _accelerated and _allow_rnn_before is not None:
         torch._dynamo.config.allow_rnn, _allow_rnn_before = _allow_rnn_before, None
     return model
 
@@ -121,7 +128,7 @@ def report(model: nn.Module) -> Report:
             why = _never_on_kernels(module)
             (left if why else swapped)[name] = why or repr(module)
         elif kind in SWAPS:
-            left[name] = f"torch.nn.{kind.__name__}: not accelerated yet"
+            left[name] = f"torch.nn.{kind.__name__}: not accelerated"
         elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             left[name] = f"{kind.__module__}.{kind.__qualname__}: a subclass, which may compute something else"
     return Report(swapped, left, bool(torch._dynamo.config.allow_rnn))
@@ -162,7 +169,7 @@ def _swap(module: nn.Module, to: dict[type[nn.Module], type[nn.Module]]) -> bool
         return False
     new = to[kind]
     if type(module) is not kind:  # a parametrized module has a class of its own, with a property for each Parameter
-        new = type(type(module).__name__.replace(kind.__name__, new.__name__), (new,), dict(type(module).__dict__))
+        new = type(type(module).__name__, (new,), dict(type(module).__dict__))
     module.__class__ = new
     return True
 
