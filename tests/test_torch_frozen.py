@@ -1,0 +1,275 @@
+"""rnnkern.torch.freeze."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+pytest.importorskip("torch", reason="needs torch")
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import rnnkern.torch
+from torch_harness import (
+    CELL_KINDS,
+    KINDS,
+    B,
+    H,
+    I,
+    T,
+    assert_near,
+    assert_same_type_and_text,
+    leaves,
+    normal,
+    pair,
+    raised,
+    stock,
+)
+
+every = pytest.mark.parametrize("kind", KINDS + CELL_KINDS)
+kinds = pytest.mark.parametrize("kind", KINDS)
+freeze = rnnkern.torch.freeze
+
+
+def given(kind, **options):
+    return normal(*((B, I) if kind in CELL_KINDS else (T, B, I)), **options)
+
+
+def assert_same_bits(found, expected):
+    found, expected = leaves(found), leaves(expected)
+    assert len(found) == len(expected)
+    assert all(map(torch.equal, found, expected))
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_same_bits(kind, dtype):
+    theirs, ours = pair(kind, dtype=dtype)
+    x = given(kind, dtype=dtype)
+    for module in (ours, theirs):
+        assert_same_bits(freeze(module)(x), ours(x))
+    assert_near(leaves(freeze(theirs)(x)), leaves(theirs.double()(x.double())))
+
+
+OPTIONS = [
+    {"num_layers": 2, "bidirectional": True},
+    {"batch_first": True, "bias": False},
+    {"num_layers": 2, "dropout": 0.9},
+]
+
+
+@kinds
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options(kind, options):
+    """Dropout is off. With a state, unbatched, packed."""
+    ours = pair(kind, **options)[1].eval()
+    frozen = freeze(ours.train())
+    ours.eval()
+    parts = ours.num_layers * (1 + ours.bidirectional)
+    for shape in ((T, B, I), (T, I), (1, 1, I)):
+        x = normal(*shape)
+        batch = () if len(shape) == 2 else (shape[0] if ours.batch_first else shape[1],)
+        h = normal(parts, *batch, H)
+        for hx in (None, (h, h / 2) if kind == "LSTM" else h):
+            assert_same_bits(frozen(x, hx), ours(x, hx))
+    for x in (normal(0, B, I), normal(T, B, I + 1), normal(T, B, I).float(), normal(I)):
+        expected = raised(lambda x=x: ours(x))
+        assert_same_type_and_text(raised(lambda x=x: frozen(x)), expected)
+    packed = pack_padded_sequence(normal(T, B, I), torch.tensor([2, 5, 1]), enforce_sorted=False)
+    assert_same_bits(frozen(packed), ours(packed))
+
+
+def test_own_options():
+    layer = rnnkern.torch.LSTM(I, H, proj_size=2, peephole=True, coupled="i", clip=0.5, dtype=torch.float64)
+    x = normal(T, B, I)
+    assert_same_bits(freeze(layer)(x), layer(x))
+    assert not freeze(layer).matches(rnnkern.torch.LSTM(I, H, proj_size=2, dtype=torch.float64))
+
+
+@every
+def test_a_snapshot(kind):
+    """Changes of the module don't reach it, and are seen by `matches`."""
+    module = pair(kind)[1]
+    frozen, x = freeze(module), given(kind)
+    before = frozen(x)
+    assert frozen.matches(module)
+    weight = next(module.parameters())
+    weight.data[0, 0] += 1e-9
+    assert not frozen.matches(module)
+    weight.data.add_(1)
+    assert_same_bits(frozen(x), before)
+    assert not torch.equal(leaves(module(x))[0], leaves(before)[0])
+    assert freeze(module).matches(module)
+
+
+def test_matches_is_bit_for_bit():
+    module = stock("GRU")
+    with torch.no_grad():
+        module.bias_ih_l0.zero_()
+        frozen = freeze(module)
+        module.bias_ih_l0[0] = -0.0
+        assert not frozen.matches(module)
+        module.bias_ih_l0[0] = torch.nan
+        assert freeze(module).matches(module)
+    assert freeze(module).matches(copy.deepcopy(module))
+    assert freeze(module).matches(rnnkern.torch.accelerate(copy.deepcopy(module)))
+    other = stock("GRU", batch_first=True)
+    other.load_state_dict(module.state_dict())
+    assert not freeze(module).matches(other)
+    assert not freeze(module).matches(copy.deepcopy(module).float())
+    assert not freeze(module).matches(stock("LSTM"))
+    with pytest.raises(TypeError, match="Linear"):
+        freeze(module).matches(nn.Linear(2, 3))
+
+
+@every
+def test_no_parameters(kind):
+    frozen = freeze(stock(kind))
+    for ask in (
+        lambda: frozen.parameters(),
+        lambda: list(frozen.named_parameters()),
+        lambda: frozen.load_state_dict({}),
+        lambda: torch.optim.SGD(frozen.parameters(), lr=0.1),
+    ):
+        with pytest.raises(RuntimeError, match="no Parameters"):
+            ask()
+    assert frozen.state_dict() == {}
+    assert list(frozen.buffers()) == list(frozen.children()) == []
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.out = nn.LSTM(I, H), nn.Linear(H, 2)
+
+    def forward(self, x):
+        return self.out(self.rnn(x)[0])
+
+
+def test_inside_a_larger_model():
+    model = Model().double().eval()
+    x = normal(T, B, I)
+    expected = model(x)
+    model.rnn = freeze(model.rnn)
+    assert_near([model(x)], [expected])
+    assert [name for name, _ in model.named_parameters()] == ["out.weight", "out.bias"]
+    assert list(model.state_dict()) == ["out.weight", "out.bias"]
+    assert len(list(model.parameters())) == 2
+    model.load_state_dict(model.state_dict())
+    for used in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.train(), model.to(torch.float64)):
+        assert torch.equal(used(x), model(x))
+    model(x).sum().backward()  # of what comes after it
+    assert model.out.weight.grad is not None
+    with pytest.raises(RuntimeError, match="stays where it is"):
+        model.float()
+    rnnkern.torch.restore(rnnkern.torch.accelerate(model))
+    assert isinstance(model.rnn, rnnkern.torch.FrozenLayer)
+
+
+@every
+@pytest.mark.parametrize("how", [copy.deepcopy, copy.copy, lambda frozen: pickle.loads(pickle.dumps(frozen))])
+def test_copies(kind, how):
+    module = stock(kind)
+    frozen = freeze(module)
+    copied = how(frozen)
+    assert_same_bits(copied(given(kind)), frozen(given(kind)))
+    assert copied.matches(module)
+    assert repr(copied) == repr(frozen)
+    assert repr(stock(kind)) in repr(frozen)
+
+
+@every
+def test_inference_only(kind):
+    frozen = freeze(stock(kind))
+    x = given(kind, requires_grad=True)
+    with pytest.raises(RuntimeError, match="inference only"):
+        frozen(x)
+    state = normal(*((B, H) if kind in CELL_KINDS else (1, B, H)), requires_grad=True)
+    with pytest.raises(RuntimeError, match="inference only"):
+        frozen(x.detach(), (state, state) if kind.startswith("LSTM") else state)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert_same_bits(frozen(x), frozen(x.detach()))
+    assert not leaves(frozen(x.detach()))[0].requires_grad
+    with pytest.raises(RuntimeError, match="inference only"):
+        torch.func.grad(lambda x: leaves(frozen(x))[0].sum())(x.detach())
+
+
+def test_a_packed_sequence_that_requires_grad():
+    frozen = freeze(stock("LSTM"))
+    packed = pack_padded_sequence(normal(T, B, I, requires_grad=True), torch.tensor([5, 2, 1]))
+    with pytest.raises(RuntimeError, match="inference only"):
+        frozen(packed)
+
+
+@every
+def test_freezing_leaves_the_generator_alone(kind):
+    module = stock(kind)
+    state = torch.get_rng_state()
+    freeze(module).matches(module)
+    pickle.loads(pickle.dumps(freeze(module)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("wrong", [nn.Linear(2, 3), None, nn.LSTM, "LSTM", nn.Sequential(nn.LSTM(2, 3))], ids=str)
+def test_what_cannot_be_frozen(wrong):
+    with pytest.raises(TypeError, match="expected one of RNN, LSTM, GRU"):
+        freeze(wrong)
+
+
+def test_a_subclass_cannot_be_frozen():
+    class Own(nn.LSTM):
+        pass
+
+    with pytest.raises(TypeError, match="Own"):
+        freeze(Own(2, 3))
+
+
+@pytest.mark.parametrize("options", [{"dtype": torch.bfloat16}, {"device": "meta"}], ids=str)
+def test_weights_that_cannot_be_frozen(options):
+    with pytest.raises(TypeError, match="float32 or float64 on the CPU"):
+        freeze(nn.LSTM(2, 3, **options))
+
+
+def test_parametrized():
+    module = parametrizations.weight_norm(stock("LSTM"), "weight_hh_l0")
+    frozen = freeze(module)
+    assert_near(leaves(frozen(normal(T, B, I))), leaves(module(normal(T, B, I))))
+    assert frozen.matches(module)
+    with torch.no_grad():
+        module.parametrizations.weight_hh_l0.original0.mul_(2)
+    assert not frozen.matches(module)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_modes_and_transforms():
+    """Traced, under autocast, in a graph, in forward mode: as the layer is."""
+    theirs, ours = pair("LSTM", dtype=torch.float32)
+    frozen, x = freeze(ours), normal(T, B, I, dtype=torch.float32)
+    traced = torch.jit.trace(lambda x: frozen(x)[0], (x,), check_trace=False)
+    other = normal(T, B, I, seed=7, dtype=torch.float32)
+    assert torch.equal(traced(other), theirs(other)[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert raised(lambda: theirs(x)) is not None or frozen(x)[0].dtype is theirs(x)[0].dtype
+    torch._dynamo.reset()
+    before = torch._dynamo.config.allow_rnn
+    torch._dynamo.config.allow_rnn = True
+    try:
+        compiled = torch.compile(frozen, fullgraph=True, backend="aot_eager")
+        assert_same_bits(compiled(x), frozen(x))
+    finally:
+        torch._dynamo.config.allow_rnn = before
+    x, frozen, theirs = x.double(), freeze(ours.double()), theirs.double()
+    _, tangent = torch.func.jvp(lambda x: frozen(x)[0], (x,), (x,))
+    _, expected = torch.func.jvp(lambda x: theirs(x)[0], (x,), (x,))
+    assert torch.equal(tangent, expected)
+
+
+def test_cells_of_no_units():
+    module = stock("GRUCell", 3, 0)
+    assert freeze(module)(normal(B, 3)).shape == module(normal(B, 3)).shape
