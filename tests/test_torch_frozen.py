@@ -271,5 +271,5 @@ def test_modes_and_transforms():
 
 
 def test_cells_of_no_units():
-    module = stock("GRUCell", 3, 0)
-    assert freeze(module)(normal(B, 3)).shape == module(normal(B, 3)).shape
+    with pytest.raises(TypeError, match="GRUCell"):
+        freeze(stock("GRUCell", 3, 0))

@@ -55,6 +55,7 @@ def allow_rnn():
     """`accelerate` changes it for the whole process."""
     before, remembered = torch._dynamo.config.allow_rnn, rnnkern.torch.swap._allow_rnn_before
     torch._dynamo.config.allow_rnn, rnnkern.torch.swap._allow_rnn_before = False, None
+    rnnkern.torch.swap._accelerated.clear()
     yield
     torch._dynamo.config.allow_rnn, rnnkern.torch.swap._allow_rnn_before = before, remembered
 
@@ -98,7 +99,7 @@ def test_report():
     assert before.swapped == {}
     assert sorted(before.left) == sorted(names)
     assert not before.allow_rnn
-    assert before.left["rnns.0"] == "torch.nn.LSTM: not accelerated yet"
+    assert before.left["rnns.0"] == "torch.nn.LSTM: not accelerated"
     after = rnnkern.torch.report(rnnkern.torch.accelerate(model))
     assert sorted(after.swapped) == sorted(names)
     assert after.left == {}
@@ -154,11 +155,13 @@ def test_allow_rnn(before):
     rnnkern.torch.accelerate(nn.Linear(2, 2))
     assert torch._dynamo.config.allow_rnn is before
     rnnkern.torch.accelerate(model)
-    rnnkern.torch.accelerate(Model())
+    other = rnnkern.torch.accelerate(Model())
     assert torch._dynamo.config.allow_rnn is True
     rnnkern.torch.restore(nn.Linear(2, 2))
     assert torch._dynamo.config.allow_rnn is True
     rnnkern.torch.restore(model)
+    assert torch._dynamo.config.allow_rnn is True, "the other model still needs it"
+    rnnkern.torch.restore(other)
     assert torch._dynamo.config.allow_rnn is before
 
 

@@ -217,6 +217,7 @@ def layer_forward(layer: Layer, input: Any, hx: Any) -> Any:
     x: Tensor = input.data if packed else input
     if not packed and x.dim() not in (2, 3):
         raise ValueError(f"{layer.mode}: Expected input to be 2D or 3D, got {x.dim()}D tensor instead")
+    layer.check_input(x if packed or x.dim() == 3 else x.unsqueeze(1), input.batch_sizes if packed else None)
     spec = layer.network(torch.float32).spec
     lengths: Optional[Tensor] = None
     indices: tuple[Any, Any] = (None, None)
@@ -227,10 +228,6 @@ def layer_forward(layer: Layer, input: Any, hx: Any) -> Any:
         x = x.unsqueeze(1)
     elif layer.batch_first:
         x = x.transpose(0, 1)
-    if x.shape[-1] != layer.input_size:
-        raise RuntimeError(
-            f"input.size(-1) must be equal to input_size. Expected {layer.input_size}, got {x.shape[-1]}"
-        )
     if x.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     unbatched = not packed and input.dim() == 2

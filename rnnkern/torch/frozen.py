@@ -43,16 +43,16 @@ class FrozenLayer(nn.Module):
         RuntimeError
             If a gradient is wanted, and as the layer.
         """
+        if torch.is_grad_enabled() and _requires_grad((input, hx)):
+            raise RuntimeError("a frozen layer is for inference only: expected no_grad, or inputs that require no grad")
         if not torch.compiler.is_compiling() and kernels_may_run():
             try:
                 return self._snapshot.forward_kernels(input, hx, self._run)
             except Refused:
                 pass
-        return self._snapshot.forward_elsewhere(input, hx)
+        return self._snapshot.forward(input, hx)
 
     def _run(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
-        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, h0, c0)):
-            raise RuntimeError("a frozen layer is for inference only: expected no_grad, or inputs that require no grad")
         y, hn, cn, _ = call.run(self._panels, x, h0, c0)
         return y, hn, cn
 
@@ -161,6 +161,13 @@ def _snapshot(module: Any) -> Any:
     if not snapshot.has_kernels():
         raise TypeError(f"module: expected what the kernels do, got {module}")
     return snapshot.requires_grad_(False).eval()
+
+
+def _requires_grad(value: Any) -> bool:
+    """Whether a tensor, or any in a tuple or list, does."""
+    if isinstance(value, (tuple, list)):
+        return any(map(_requires_grad, value))
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

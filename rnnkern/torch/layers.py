@@ -112,6 +112,7 @@ class Layer(Recurrent):
     _all_weights: list[list[str]]
     _parameters: dict[str, Any]
     _flat_weights: list[Any]
+    check_input: Any
     _own_options: Optional[Options] = None
     """What PyTorch's layers have not got."""
 
@@ -186,10 +187,15 @@ class Layer(Recurrent):
         return recurrence(call, self.weights_now(), x, h0, c0, masks)
 
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
-        if torch.onnx.is_in_onnx_export():
-            return self.forward_elsewhere(input, hx)
         result = operators.forward(self, input, hx)
-        return self.forward_elsewhere(input, hx) if result is None else result
+        if result is not None:
+            return result
+        # What PyTorch has for its LSTM on the CPU, its compiler can't differentiate.
+        return self._uncompiled(input, hx) if self.mode == "LSTM" else self.forward_elsewhere(input, hx)
+
+    @torch.compiler.disable
+    def _uncompiled(self, input: Any, hx: Any) -> Any:
+        return self.forward_elsewhere(input, hx)
 
     def forward_elsewhere(self, input: Any, hx: Any) -> Any:
         if self._own_options is None:

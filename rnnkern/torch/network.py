@@ -382,7 +382,16 @@ class Call:
 
 
 def contiguous(tensors: Sequence[Any]) -> list[Any]:
-    """Those that there are, copied where need be."""
+    """Those that there are, copied where need be.
+
+    Raises
+    ------
+    Refused
+        If one is no tensor, or sparse.
+    """
+    for tensor in tensors:
+        if tensor is not None and not (isinstance(tensor, Tensor) and tensor.layout is torch.strided):
+            raise Refused
     return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
 
 
@@ -397,7 +406,7 @@ def batch_sizes_of(packed: PackedSequence) -> Optional[np.ndarray[Any, np.dtype[
     tensor = packed.batch_sizes
     if type(tensor) is not Tensor or tensor.dtype is not torch.int64 or tensor.dim() != 1 or not tensor.is_cpu:
         return None
-    sizes: np.ndarray[Any, np.dtype[np.int64]] = np.ascontiguousarray(tensor.numpy())
+    sizes: np.ndarray[Any, np.dtype[np.int64]] = np.array(tensor.numpy())  # its owner may change it
     if not len(sizes) or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any() or sizes.sum() != len(packed.data):
         return None
     return sizes

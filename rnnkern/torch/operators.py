@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._core import Layout
 from ..version import __version__
-from .network import DTYPES, STOCK, Call, Network, Options, network_of
+from .network import DTYPES, STOCK, Call, Network, Options, Refused, network_of
 
 if TYPE_CHECKING:
     from .layers import Layer
@@ -42,8 +42,10 @@ def recurrence(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, hn, cn, tape of x (T, B, I); the last two without elements where there is none."""
-    call = _call(x, network)
-    y, hn, cn, tape = call.run(list(weights), x, h0, c0, masks, keep)
+    try:
+        y, hn, cn, tape = _call(x, network).run(list(weights), x, h0, c0, masks, keep)
+    except Refused as error:
+        raise _wrong(network, x, h0, c0, *weights, *masks) from error
     assert hn is not None
     return y, hn, x.new_empty(0) if cn is None else cn, x.new_empty(0) if tape is None else tape
 
@@ -81,7 +83,11 @@ def recurrence_backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients of x, h0, c0 and each of the weights, without elements where they are not wanted."""
-    found = _call(x, network).backward(weights, x, h0, c0, masks, y.contiguous(), tape, (dy, dhn, dcn), wanted, True)
+    y = y.contiguous()
+    try:
+        found = _call(x, network).backward(weights, x, h0, c0, masks, y, tape, (dy, dhn, dcn), wanted, dense=True)
+    except Refused as error:
+        raise _wrong(network, x, h0, c0, *weights, *masks, y, tape, dy, dhn, dcn) from error
     return [x.new_empty(0) if gradient is None else gradient for gradient in found]
 
 
@@ -131,7 +137,14 @@ def _backward(ctx: Any, dy: Any, dhn: Any, dcn: Any, _: Any) -> Any:
 recurrence.register_autograd(_backward, setup_context=_setup_context)
 
 
+def _wrong(network: str, *operands: Optional[Tensor]) -> RuntimeError:
+    shapes = [None if tensor is None else list(tensor.shape) for tensor in operands]
+    return RuntimeError(f"expected the operands of a network {network}, got {shapes}")
+
+
 def _call(x: Tensor, network: str) -> Call:
+    if x.dtype not in DTYPES:
+        raise RuntimeError(f"x: expected float32 or float64, got {x.dtype}")
     return Call(described(network, x.dtype), Layout.TIME_MAJOR, x.shape)
 
 
@@ -139,12 +152,11 @@ def forward(layer: Layer, input: Any, hx: Any) -> Any:
     """A layer's call in a graph; None: the kernels don't do that, or it is wrong."""
     if not isinstance(input, Tensor) or input.dtype not in DTYPES or input.device.type != "cpu":
         return None
-    if input.dim() not in (2, 3) or torch.is_autocast_enabled("cpu"):
+    if input.dim() not in (2, 3) or torch.is_autocast_enabled("cpu") or torch.onnx.is_in_onnx_export():
         return None
-    layer._update_flat_weights()  # type: ignore[attr-defined]
-    weights: Any = layer._flat_weights
+    weights: Any = [getattr(layer, name) for name in layer._flat_weights_names]
     x = input.unsqueeze(1) if input.dim() == 2 else input.transpose(0, 1) if layer.batch_first else input
-    if any(weight is None or weight.dtype != input.dtype for weight in weights) or x.shape[2] != layer.input_size:
+    if any(weight.dtype != input.dtype for weight in weights) or x.shape[2] != layer.input_size:
         return None
     if x.shape[0] == 0 or x.shape[1] == 0:
         return None
@@ -167,6 +179,8 @@ def forward(layer: Layer, input: Any, hx: Any) -> Any:
     tensors = [x, *weights, *(member for member in (h0, c0) if member is not None)]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     y, hn, cn, _ = torch.ops.rnnkern.recurrence(x, h0, c0, weights, masks, layer.description(), keep)
+    if keep:
+        y = y.clone()  # may be changed in place: backward has the other one
     if input.dim() == 2:
         y, hn, cn = y.squeeze(1), hn.squeeze(1), cn.squeeze(1) if cell_state else cn
     elif layer.batch_first:
