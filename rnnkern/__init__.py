@@ -19,6 +19,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import onnx as onnx
+    from . import plot as plot
     from . import torch as torch
 
 __all__ = [
@@ -42,7 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The frameworks are imported when they are first asked for."""
-    if name in ("onnx", "torch"):
+    """What needs other packages is imported when it is first asked for."""
+    if name in ("onnx", "plot", "torch"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

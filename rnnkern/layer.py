@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from . import _core, options, reference
 from .frozen import FrozenLayer
+from .gradient_flow import trace_gradients
 from .serialization import save
 from .spec import GATES, Array, Spec
 from .weights import Weights, check_weights, fixed_array
@@ -385,6 +386,37 @@ class Layer:
             for suffix, part in zip(suffixes, parts)
             for name, array in part.items()
         }
+
+    def trace_gradients(
+        self, x: Array, state: Optional[State] = None, *, lengths: Any = None, dy: Optional[Array] = None
+    ) -> dict[str, Array]:
+        """Run the sequences and return the gradient of a loss by the hidden state of every step.
+
+        The norm of ∂L/∂h_t by t tells whether gradients vanish or explode (Pascanu, Mikolov and Bengio 2013, section
+        2.1). `backward` gives it for the first state only. Here every step has a tape of its own; what its backward
+        returns for the state before it, and dy, is ∂L/∂h_t of that one. So it is exact, takes time and memory linear
+        in T, and is slower than `backward`: for looking, not for training.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As for a call. There is no dropout.
+        dy : array of the shape of y, optional
+            The gradient of the loss by y; what it holds in the padding is ignored. By default the loss is the sum of
+            each sequence's last outputs over sqrt(H), for each direction: with that the norm begins at 1.
+
+        Returns
+        -------
+        dict
+            h: ∂L/∂h_t by all ways, those through y_t, later steps and layers above; arrays and keys as h of `trace`.
+            Take norms of it in float64: the squares of a vanishing gradient are too small for float32.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As for a call.
+        """
+        return trace_gradients(self, x, state, lengths, dy)
 
     def freeze(self) -> FrozenLayer:
         """Return a snapshot for inference, with packed weights; later changes of this layer don't reach it."""

@@ -16,10 +16,11 @@ pytest.importorskip("matplotlib")
 
 import rnnkern
 from rnnkern.__main__ import main
-from rnnkern.cli import bench, check, errors, files, measure, peers, probes, roofline
+from rnnkern.cli import bench, check, errors, files, measure, peers, probes
 from rnnkern.cli.case import CELLS, GRID, Case, Problem, Shape, default_cases
 from rnnkern.cli.contenders import Frozen, Live, Reference
 from rnnkern.cli.probes import Level, Limits
+from rnnkern.plot import roofs
 
 TINY = ("--shape", "5,3,4,6", "--seconds", "1")
 
@@ -272,9 +273,9 @@ def test_ragged_lengths():
 
 
 def test_labels_move_apart():
-    assert roofline.spread([1.0, 2.0, 5.0], 1.0) == [1.0, 2.0, 5.0]
-    assert roofline.spread([1.0, 1.0, 1.0, 3.0], 1.0) == pytest.approx([0.0, 1.0, 2.0, 3.0])
-    assert roofline.spread([1.0, 1.0, 1.5], 1.0) == pytest.approx([1 / 6, 7 / 6, 13 / 6])
+    assert roofs.spread([1.0, 2.0, 5.0], 1.0) == [1.0, 2.0, 5.0]
+    assert roofs.spread([1.0, 1.0, 1.0, 3.0], 1.0) == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert roofs.spread([1.0, 1.0, 1.5], 1.0) == pytest.approx([1 / 6, 7 / 6, 13 / 6])
 
 
 class Stranger(Reference):

@@ -23,7 +23,7 @@ from . import errors, files, machine, measure, probes
 from .case import CELLS, GRID, Case, Problem, Results, Shape, default_cases
 from .contenders import OWN, Contender, Reference
 from .limit import limit
-from .outcome import Outcome, means
+from .outcome import Outcome, headline, means
 from .peers import load_peers
 from .report import console, limits_table, print_report, warn_if_busy, write_json, write_picture
 
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
         teams = measure_limits(out, options, threads) if options.limit else []
         idle, outcomes = measure_all(out, cases, kinds, options.train, idle_case, end, teams)
     names = [kind.name for kind in sorted(kinds, key=lambda kind: kind is Reference)]
-    what = "Training (forward + all gradients)" if options.train else "Inference"
-    title = f"{what}, {options.dtype}, {threads} thread{'s' * (threads > 1)}, {facts['processor']}"
+    settings = {"train": options.train, "threads": threads, "dtype": options.dtype, "seconds": options.seconds}
+    title = headline(settings, facts)
     print_report(out, outcomes, names, f"{title}: µs per call", idle, str(idle_case))
     if options.json:
         record = {
@@ -63,12 +63,7 @@ def run(options: argparse.Namespace) -> int:
             "versions": {
                 name: machine.version(name) for name in ("numpy", *(kind.name for kind in peers if kind.peer))
             },
-            "settings": {
-                "train": options.train,
-                "threads": threads,
-                "dtype": options.dtype,
-                "seconds": options.seconds,
-            },
+            "settings": settings,
             "limits": [team.as_dict() for team in teams],
             "absent": absent,
             "results": [outcome.as_dict() for outcome in outcomes],
@@ -77,11 +72,11 @@ def run(options: argparse.Namespace) -> int:
         }
         write_json(out, options.json, record)
     if options.plot:
-        from .plot import draw
+        from ..plot.speedups import draw
 
         write_picture(out, options.plot, draw(outcomes, title))
     if options.roofline:
-        from .roofline import draw_roofline
+        from ..plot.roofs import draw_roofline
 
         write_picture(out, options.roofline, draw_roofline(outcomes, teams[-1], title))
     return 1 if any(outcome.errors for outcome in outcomes) else 0
@@ -115,7 +110,7 @@ def check_outputs(options: argparse.Namespace) -> None:
         if path is not None and (reason := files.unwritable(path)):
             options.fail(f"argument --{option}: {reason}")
         if path is not None and option != "json":
-            from .plot import formats
+            from ..plot.speedups import formats
 
             if path.suffix[1:] not in formats():
                 options.fail(f"argument --{option}: {path} must end in one of .{', .'.join(formats())}")

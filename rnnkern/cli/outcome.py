@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from statistics import geometric_mean, median, quantiles
 from typing import Any
 
-from .case import Case
+from .case import Case, Shape
 from .contenders import OWN, Reference
-from .limit import Limit
+from .limit import Limit, Phase
 from .peers import PEERS
 
 OURS = tuple(kind.name for kind in (*OWN, *PEERS) if kind is not Reference and not kind.peer)
@@ -90,6 +90,26 @@ class Outcome:
             "lacks": dict(self.lacks),
             **limit,
         }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Outcome:
+        """Return what `as_dict` was made of, with each contender's median for all of its samples."""
+        options = {name: entry[name] for name in ("num_layers", "bidirectional", "ragged", "dtype")}
+        phases = [Phase(**phase) for phase in entry.get("limit", {}).get("phases", [])]
+        return cls(
+            Case(entry["cell"], Shape(*(entry[name] for name in Shape._fields)), **options),
+            {name: (times["median"] / 1e6,) for name, times in entry["microseconds"].items()},
+            entry["errors"],
+            entry["lacks"],
+            Limit(tuple(phases)) if phases else None,
+        )
+
+
+def headline(settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """Say what was measured, and where; both as in the record that `bench` writes."""
+    what = "Training (forward + all gradients)" if settings["train"] else "Inference"
+    threads = settings["threads"]
+    return f"{what}, {settings['dtype']}, {threads} thread{'s' * (threads > 1)}, {machine['processor']}"
 
 
 def microseconds(samples: Sequence[float]) -> dict[str, float]:

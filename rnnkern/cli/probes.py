@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +71,12 @@ class Limits:
         levels = [{**asdict(level), "size": int(level.size)} for level in self.levels if math.isfinite(level.size)]
         memory = {"name": self.levels[-1].name, "bandwidth": self.levels[-1].bandwidth}
         return {**asdict(self), "levels": [*levels, memory]}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Limits:
+        """Return what `as_dict` was made of."""
+        levels = [Level(**{"size": math.inf, "shared": True, **level}) for level in entry["levels"]]
+        return cls(**{**entry, "levels": tuple(levels)})
 
 
 def measure(dtype: DType, threads: int, caches: Sequence[Cache] | None = None) -> Limits:

@@ -1,17 +1,19 @@
-"""The roofline of `bench --limit`: what each shape reaches, under what the machine can do."""
+"""The roofline: what each shape reaches, under what the machine can do."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .outcome import Outcome
-from .probes import Limits
+from ..cli.outcome import Outcome
+from ..cli.probes import Limits
+from .results import read
+from .sheet import open_figure
 
 GREEN, ROOF = "#1b7f3b", "#777777"
 ROOM = 8
@@ -21,10 +23,36 @@ Point = tuple[float, float, float, str]
 """FLOPs per byte, FLOP/s reached, FLOP/s at the limit, label."""
 
 
-def draw_roofline(outcomes: Sequence[Outcome], team: Limits, title: str) -> Figure:
-    """One panel per cell: FLOP/s over FLOPs per byte, a dot for the best of ours and a ring for the limit."""
+def roofline(results: str | os.PathLike[str] | Mapping[str, Any], *, figure: Any = None) -> Any:
+    """Draw what `bench --limit` measured, as its option `--roofline` does (Williams, Waterman and Patterson 2009).
+
+    One panel per cell: FLOP/s over FLOPs per byte, a dot for the best of ours and a ring for the limit.
+
+    Parameters
+    ----------
+    results : path, or the mapping read from it
+        What `python -m rnnkern bench --limit --json FILE` wrote.
+    figure : matplotlib Figure or SubFigure, optional
+        Where to draw; by default a new one.
+
+    Returns
+    -------
+    matplotlib Figure, or `figure`
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        For a file that can't be read, is not one of `bench`, or was written without `--limit`.
+    """
+    outcomes, teams, title = read(results)
+    if not teams:
+        raise ValueError("results: expected those of `python -m rnnkern bench --limit`, got some without limits")
+    return draw_roofline(outcomes, teams[-1], title, figure)
+
+
+def draw_roofline(outcomes: Sequence[Outcome], team: Limits, title: str, figure: Any = None) -> Any:
     cells = list(dict.fromkeys(outcome.case.cell for outcome in outcomes))
-    figure = Figure(figsize=(1 + 5.6 * len(cells), 6.4), layout="constrained")
+    figure = open_figure(figure, 1 + 5.6 * len(cells), 6.4)
     panels = figure.subplots(1, len(cells), sharex=True, sharey=True, squeeze=False)[0]
     points = {cell: [point for o in outcomes if o.case.cell == cell and (point := place(o))] for cell in cells}
     everything = [point for members in points.values() for point in members]

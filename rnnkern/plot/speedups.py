@@ -1,17 +1,20 @@
-"""The picture of `bench`: how many times faster than each peer, per shape."""
+"""How many times faster than each peer, per shape."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .contenders import Reference
-from .outcome import RIVALS, Outcome, means
+from ..cli.contenders import Reference
+from ..cli.outcome import RIVALS, Outcome, means
+from .results import read
+from .sheet import open_figure
 
 COLOURS = {
     "torch": "#e4572e",
@@ -31,16 +34,38 @@ def formats() -> list[str]:
     return sorted(Figure().canvas.get_supported_filetypes())
 
 
-def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
-    """One panel per cell, one row per shape: a dot for each peer's time as a multiple of the best of ours.
+def speed(results: str | os.PathLike[str] | Mapping[str, Any], *, figure: Any = None) -> Any:
+    """Draw what `bench` measured, as its option `--plot` does.
 
-    The bar ends at the best peer, the number is its multiple. Without peers NumPy takes their place.
+    One panel per cell, one row per shape: a dot for each peer's time as a multiple of the best of ours. The bar ends
+    at the best peer, the number is its multiple. Without peers NumPy takes their place.
+
+    Parameters
+    ----------
+    results : path, or the mapping read from it
+        What `python -m rnnkern bench --json FILE` wrote.
+    figure : matplotlib Figure or SubFigure, optional
+        Where to draw; by default a new one.
+
+    Returns
+    -------
+    matplotlib Figure, or `figure`
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        For a file that can't be read, or is not one of `bench`.
     """
+    outcomes, _, title = read(results)
+    return draw(outcomes, title, figure)
+
+
+def draw(outcomes: Sequence[Outcome], title: str, figure: Any = None) -> Any:
     averages = means(outcomes)
     groups = {cell: [o for o in outcomes if o.case.cell == cell] for cell in averages if cell != "all"}
     shown = [name for name in RIVALS if any(name in o.samples for o in outcomes)] or [Reference.name]
     rows = max(map(len, groups.values()))
-    figure = Figure(figsize=(1.6 + 4 * len(groups), 2 + 0.33 * rows), layout="constrained")
+    figure = open_figure(figure, 1.6 + 4 * len(groups), 2 + 0.33 * rows)
     panels = figure.subplots(1, len(groups), sharex=True, squeeze=False)[0]
     for panel, (cell, members) in zip(panels, groups.items()):
         draw_cell(panel, members, shown)
