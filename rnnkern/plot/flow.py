@@ -85,9 +85,9 @@ def own(what: str, values: Any, name: str) -> Any:
 def draw_norms(ax: Any, name: str, norms: Array) -> None:
     """One line with its band, of norms (T, B); what lies in the padding, or where nothing arrives, is left out."""
     shown = np.where(norms > 0, norms, np.nan)
-    some = np.isfinite(shown).any(axis=1)
-    low, middle, high = np.full((3, len(norms)), np.nan)
-    low[some], middle[some], high[some] = np.nanpercentile(shown[some], [25, 50, 75], axis=1)
+    low, middle, high = quartiles = np.full((3, len(norms)), np.nan)
+    for t in np.flatnonzero((norms > 0).any(axis=1)):
+        quartiles[:, t] = np.nanpercentile(shown[t], [25, 50, 75])
     (line,) = ax.plot(middle, lw=1.8, label=name)
     if norms.shape[1] > 1:
         ax.fill_between(np.arange(len(norms)), low, high, color=line.get_color(), alpha=0.18, lw=0)

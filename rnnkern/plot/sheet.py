@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, FigureBase
 
-SIGNED = LinearSegmentedColormap.from_list("signed", ["#2274c4", "#9cc6ec", "#ffffff", "#f5b796", "#d9480f"])
-"""Blue below zero, white there, orange above; black text is readable on all of it."""
-SIGNED.set_bad("#bbbbbb")
+COLOURS = ["#2274c4", "#9cc6ec", "#ffffff", "#f5b796", "#d9480f"]
+SIGNED = LinearSegmentedColormap.from_list("signed", COLOURS).with_extremes(bad="#bbbbbb")
+"""Blue below zero, white there, orange above; grey where there is no number."""
 
 
 def open_figure(figure: Any, width: float, height: float) -> Any:
