@@ -355,7 +355,7 @@ def test_pictures_go_where_they_are_wanted(name, tmp_path):
     draw = pictures()[name]
     assert name in plot.__all__
     assert isinstance(draw(), Figure)
-    figure = Figure()
+    figure = Figure(figsize=(16, 8))
     if name in ("gradient_flow", "text"):
         left, right = figure.subplots(1, 2)
         assert draw(ax=right) is figure
