@@ -8,6 +8,7 @@ namespace rnnkern {
 void bind_network(pybind11::module_&);
 void bind_tensors(pybind11::module_&);
 void bind_settings(pybind11::module_&);
+void bind_cross_entropy(pybind11::module_&);
 
 // Threads for a call from here: those of the context, else of the process.
 int context_threads();

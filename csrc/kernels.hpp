@@ -159,6 +159,41 @@ struct PackRows {
   T* out;  // from panel 0
 };
 
+// Logits stand transposed: a row for each class, a column for each position, `width` columns in whole vectors. A block
+// is some of the classes; `bias` is theirs, nullptr: none. x = logits + bias.
+
+// largest[column] = max x, at least the lowest finite number, and sum[column] = sum of exp(x - largest).
+template <class T>
+struct SoftmaxBlock {
+  int64_t rows, width;
+  const T* logits;
+  int64_t stride;
+  const T* bias;
+  T *largest, *sum;
+};
+
+// The same of all blocks together, from theirs, (blocks, width); comes to stand in the first row.
+template <class T>
+struct SoftmaxMerge {
+  int64_t blocks, width, stride;
+  T *largest, *sum;
+};
+
+// logits = exp(x - largest) * factor, less `scale` in the row of a column's target; bias_gradient[row] = their sum, or
+// its continuation. factor[column] is scale / sum, and zero beyond the last position.
+template <class T>
+struct SoftmaxGradient {
+  int64_t rows, width;
+  T* logits;
+  int64_t stride;
+  const T *bias, *largest, *factor;
+  const int64_t* targets;  // `positions` classes, the block's own from first_class
+  int64_t positions, first_class;
+  T scale;
+  T* bias_gradient;  // nullptr: not wanted
+  bool resume;
+};
+
 enum class MathFunction : int { exp, sigmoid, tanh };
 
 template <class T>
@@ -180,6 +215,13 @@ struct Probes {
 };
 
 template <class T>
+struct SoftmaxKernels {
+  void (*block)(const SoftmaxBlock<T>&);
+  void (*merge)(const SoftmaxMerge<T>&);
+  void (*gradient)(const SoftmaxGradient<T>&);
+};
+
+template <class T>
 struct Kernels {
   int lanes;
   int outer_scratch_rows;
@@ -191,6 +233,7 @@ struct Kernels {
   void (*pack_columns)(const PackColumns<T>&);
   void (*pack_rows)(const PackRows<T>&);
   void (*evaluate)(MathFunction, const T* x, T* y, int64_t count);
+  SoftmaxKernels<T> softmax;
   Probes<T> probes;
 };
 

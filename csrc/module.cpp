@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, module) {
   rnnkern::bind_settings(module);
   rnnkern::bind_network(module);
   rnnkern::bind_tensors(module);
+  rnnkern::bind_cross_entropy(module);
 }

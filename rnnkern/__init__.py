@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 # Run from a checkout, its Python files come first and the compiled part from where the package is installed.
 __path__ = extend_path(__path__, __name__)
 
+from .cross_entropy import OutputGradients, linear_cross_entropy
 from .frozen import FrozenLayer, Stream
 from .layer import Gradients, Layer, Tape
 from .layers import GRU, LSTM, RNN
@@ -29,12 +30,14 @@ __all__ = [
     "FrozenLayer",
     "Gradients",
     "Layer",
+    "OutputGradients",
     "Stream",
     "Tape",
     "__version__",
     "config",
     "explain",
     "get_num_threads",
+    "linear_cross_entropy",
     "load",
     "num_threads",
     "set_num_threads",

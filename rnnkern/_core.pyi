@@ -178,3 +178,16 @@ def unpack_rows(packed: int, padded: int, batch_sizes: Array, batch: int, row_by
 
 def pack_rows(packed: int, padded: int, batch_sizes: Array, batch: int, row_bytes: int) -> None:
     """Copy the rows of `unpack_rows` back."""
+
+def linear_cross_entropy(
+    h: Array,
+    weight: Array,
+    bias: Optional[Array],
+    targets: Array,
+    mask: Optional[Array],
+    ignore_index: int,
+    mean: bool,
+    gradients: bool,
+    isa: Optional[str] = None,
+) -> tuple[float, Any, Any, Any]:
+    """Return the loss and the gradients by h, weight and bias, None where there are none; checks every argument."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -74,6 +75,26 @@ print(memory.resident("VmHWM") - before)"""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert int(done.stdout) == pytest.approx(2**24, rel=0.05)
+
+
+@needs_proc
+def test_linear_cross_entropy(tmp_path):
+    rows = results("linear_cross_entropy", tmp_path)
+    assert [row["way"] for row in rows] == ["forward", "gradients"]
+    for row in rows:
+        seconds = row["seconds"]
+        ratio = pytest.approx(seconds["torch"] / seconds["rnnkern"]) if "torch" in seconds else None
+        assert row["speed_up"]["value"] == ratio
+        assert row["peak"]["rnnkern"] > 0
+
+
+@needs_proc
+def test_the_probabilities_are_never_held_whole(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    common, program = (importlib.import_module(name) for name in ("common", "linear_cross_entropy"))
+    for way in program.WAYS:
+        peak = common.in_new_process(program.peak, "rnnkern", way, [8000, 32, 4000], 2)
+        assert peak < 8000 * 4000 * 4 / 4, way
 
 
 def test_coexistence(tmp_path):

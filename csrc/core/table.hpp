@@ -1,6 +1,7 @@
 // The kernel table of the instruction set that this file is compiled for.
 #pragma once
 
+#include "cross_entropy.hpp"
 #include "probe.hpp"
 #include "products.hpp"
 
@@ -29,6 +30,7 @@ constexpr Kernels<T> make_kernels(List<Entry...>) {
           pack_columns<T>,
           pack_rows<T>,
           evaluate<T>,
+          {softmax_block<T>, softmax_merge<T>, softmax_gradient<T>},
           {ThroughputProbe<T>::chains, kReadBlock<T>, ThroughputProbe<T>::run, multiply_add_chain<T>,
            activation_chain<T>, read<T>}};
 }

@@ -6,6 +6,7 @@ Start at `network.py`, which knows layers, directions and lengths but no cells; 
 from __future__ import annotations
 
 from .activations import ACTIVATIONS
+from .cross_entropy import linear_cross_entropy
 from .network import CELLS, Tape, backward, forward
 
-__all__ = ["ACTIVATIONS", "CELLS", "Tape", "backward", "forward"]
+__all__ = ["ACTIVATIONS", "CELLS", "Tape", "backward", "forward", "linear_cross_entropy"]
