@@ -90,8 +90,8 @@ template <class T>
 std::shared_ptr<const Tape<T>> forward(const Spec&, const KernelTable&, const Weights<const T>* weights,
                                        const ForwardCall<T>&, bool recompute, int threads);
 
-// The same, on a tape in the caller's memory: of `tape_size`, best at the start of a cache line, to be given to `backward`.
-// The sequence of outputs must be wanted.
+// The same, on a tape in the caller's memory: of `tape_size`, best at the start of a cache line, to be given to
+// `backward`. The sequence of outputs must be wanted.
 template <class T>
 void forward(const Spec&, const KernelTable&, const Weights<const T>* weights, const ForwardCall<T>&, char* tape,
              int threads);
