@@ -374,12 +374,15 @@ def test_pictures_go_where_they_are_wanted(name, tmp_path):
 
 def test_nothing_global_changes():
     """Neither settings nor pyplot's list of figures, which grows until they are closed."""
-    before = dict(matplotlib.rcParams)
+
+    def figures():
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        return pyplot.get_fignums() if pyplot else []
+
+    before = dict(matplotlib.rcParams), figures()
     for draw in pictures().values():
         draw()
-    assert dict(matplotlib.rcParams) == before
-    if "matplotlib.pyplot" in sys.modules:
-        assert not sys.modules["matplotlib.pyplot"].get_fignums()
+    assert (dict(matplotlib.rcParams), figures()) == before
 
 
 def python(code):
