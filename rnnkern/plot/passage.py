@@ -62,9 +62,10 @@ def text(
         grid[row, column] = value
     widest = 1 + max(column for _, column in places)
     ax = open_axes(ax, CELL * widest + 0.2, CELL * ASPECT * rows + 0.2)
-    grid = np.ma.masked_invalid(grid[:, :widest])
     colours = SIGNED.with_extremes(bad="white")
-    ax.imshow(grid, cmap=colours, vmin=-PALE * most, vmax=PALE * most, aspect=ASPECT, interpolation="nearest")
+    ax.imshow(
+        grid[:, :widest], cmap=colours, vmin=-PALE * most, vmax=PALE * most, aspect=ASPECT, interpolation="nearest"
+    )
     style = {"ha": "center", "va": "center_baseline", "family": "monospace", "fontsize": 8}
     for (row, column), character in zip(places, characters):
         if character == "\n":
