@@ -41,7 +41,7 @@ def do_nothing(inputs: int, outputs: int) -> Any:
 
 
 def calls_of(kind: str) -> tuple[dict[str, measure.Call], dict[str, measure.Call]]:
-    """Of inference and of training, by who. They have run."""
+    """Of inference, to be called in inference mode, and of training, by who. They have run."""
     import torch
 
     import rnnkern.torch
@@ -52,16 +52,12 @@ def calls_of(kind: str) -> tuple[dict[str, measure.Call], dict[str, measure.Call
     shape = (1, SIZE) if kind.endswith("Cell") else (1, 1, SIZE)
     x, x_grad, dy = torch.randn(shape), torch.randn(shape, requires_grad=True), torch.randn(shape)
 
-    def infer(module: Any) -> Any:
-        with torch.inference_mode():
-            return module(x)
-
     def train(function: Any, wrt: list[Any], gradient: Any) -> Any:
         result = function()
         y = result[0] if isinstance(result, tuple) else result
         return torch.autograd.grad(y, wrt, gradient)
 
-    inference = {who: lambda module=module: infer(module) for who, module in modules.items()}
+    inference = {who: lambda module=module: module(x) for who, module in modules.items()}
     training = {}
     for who in ("stock", "accelerated"):
         wrt = [x_grad, *modules[who].parameters()]
@@ -97,7 +93,10 @@ def main() -> None:
             table.add_column(name, justify="right" if name else "left")
         rows: list[dict[str, Any]] = []
         for kind in track(out, kinds):
-            inference, training = (medians(calls, options.seconds / len(kinds) / 2) for calls in calls_of(kind))
+            calls, seconds = calls_of(kind), options.seconds / len(kinds) / 2
+            with torch.inference_mode():
+                inference = medians(calls[0], seconds)
+            training = medians(calls[1], seconds)
             limited = kind == "LSTM"
             call = figure(inference["accelerated"] * 1e6, at_most=INFERENCE * 1e6 if limited else None)
             above = (training["accelerated"] - training["nothing"]) * 1e6

@@ -72,7 +72,12 @@ class TensorReader {
   }
 
   // Whether the elements are those in memory and not their negatives: PyTorch has tensors whose sign is a flag.
-  static bool is_plain(py::handle object) { return !object.attr("is_neg")().cast<bool>(); }
+  static bool is_plain(py::handle object) {
+    static PyObject* const name = PyUnicode_InternFromString("is_neg");  // kept for as long as the process lives
+    const auto negative = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(object.ptr(), name));
+    if (!negative) throw py::error_already_set();
+    return negative.ptr() == Py_False;
+  }
 
  private:
   bool read_by_api(py::handle object, TensorView& view) const {
@@ -136,13 +141,13 @@ struct PackedPanels : TensorPanels {
   std::shared_ptr<const Packed<T>> packed;
 };
 
-// A call's tensors: those that there are not are None. lengths: an array (B) of int64; masks: a list.
+// A call's tensors: those that there are not are None. lengths: an array (B) of int64; masks: a list or tuple.
 struct TensorCall {
   Layout layout;
   py::handle x, h0, c0, y, hn, cn, lengths, masks;
 };
 
-// The gradients: given by y and the last state, wanted by x, the initial state and the weights (a list).
+// The gradients: given by y and the last state, wanted by x, the initial state and the weights (a list or tuple).
 struct TensorGradients {
   py::handle dy, dhn, dcn, dx, dh0, dc0, dweights;
 };
@@ -244,6 +249,8 @@ class TensorNetwork : public TensorNetworkBase {
     ForwardCall<T> forward{};
   };
 
+  static bool is_list_or_tuple(py::handle object) { return PyList_Check(object.ptr()) || PyTuple_Check(object.ptr()); }
+
   int64_t width() const { return spec_.num_directions * spec_.output_size(); }
 
   bool read(py::handle tensor, TensorView& view) const {
@@ -259,7 +266,7 @@ class TensorNetwork : public TensorNetworkBase {
   // a layer and direction.
   template <class U>
   bool read_weights(py::handle tensors, bool optional, WeightTensors<U>& given) const {
-    if (!PyList_Check(tensors.ptr())) return false;
+    if (!is_list_or_tuple(tensors)) return false;
     const py::tuple list = given.held = py::tuple(py::reinterpret_borrow<py::object>(tensors));
     std::vector<Weights<U>>& weights = given.parts;
     if (optional && list.empty()) return true;
@@ -321,8 +328,8 @@ class TensorNetwork : public TensorNetworkBase {
   }
 
   bool read_masks(py::handle given, Call& call) const {
-    if (!PyList_Check(given.ptr())) return false;
-    const auto masks = py::reinterpret_borrow<py::list>(given);
+    if (!is_list_or_tuple(given)) return false;
+    const py::tuple masks = py::tuple(py::reinterpret_borrow<py::object>(given));
     if (masks.empty()) return true;
     for (const py::handle tensor : masks) {
       TensorView mask;

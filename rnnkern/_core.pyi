@@ -9,6 +9,9 @@ import numpy as np
 
 from .spec import Array, Spec
 
+Tensors = list[Any] | tuple[Any, ...]
+"""Of a framework."""
+
 thread_variable: ContextVar[Optional[int]]
 """Threads for the calls of a context; None: those of the process."""
 
@@ -113,11 +116,11 @@ class TensorNetwork:
     """
 
     def __init__(self, spec: Spec, reader: TensorReader, isa: Optional[str] = None) -> None: ...
-    def pack(self, threads: int, weights: list[Any]) -> Optional[TensorPanels]: ...
+    def pack(self, threads: int, weights: Tensors) -> Optional[TensorPanels]: ...
     def run(
         self,
         threads: int,
-        weights: list[Any] | TensorPanels,
+        weights: Tensors | TensorPanels,
         layout: Layout,
         x: Any,
         h0: Any,
@@ -126,12 +129,12 @@ class TensorNetwork:
         hn: Any,
         cn: Any,
         lengths: Optional[Array],
-        masks: list[Any],
+        masks: Tensors,
     ) -> bool: ...
     def forward(
         self,
         threads: int,
-        weights: list[Any],
+        weights: Tensors,
         layout: Layout,
         x: Any,
         h0: Any,
@@ -140,7 +143,7 @@ class TensorNetwork:
         hn: Any,
         cn: Any,
         lengths: Optional[Array],
-        masks: list[Any],
+        masks: Tensors,
         tape: Any,
     ) -> bool:
         """Run and fill a tape, a vector of as many elements as `tape_size` says."""
@@ -148,14 +151,14 @@ class TensorNetwork:
     def backward(
         self,
         threads: int,
-        weights: list[Any],
+        weights: Tensors,
         layout: Layout,
         x: Any,
         h0: Any,
         c0: Any,
         y: Any,
         lengths: Optional[Array],
-        masks: list[Any],
+        masks: Tensors,
         tape: Any,
         dy: Any,
         dhn: Any,
@@ -163,7 +166,7 @@ class TensorNetwork:
         dx: Any,
         dh0: Any,
         dc0: Any,
-        dweights: list[Any],
+        dweights: Tensors,
     ) -> bool:
         """Write the gradients that there is a tensor for.
 

@@ -11,6 +11,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .. import _core
@@ -30,14 +31,20 @@ PLAIN = (Tensor, nn.Parameter)
 _READER = _core.TensorReader(getattr(Tensor, "__dlpack_c_exchange_api__", None), PLAIN)
 
 
+_interpreter = torch._C._functorch.peek_interpreter_stack
+_tracing_state = torch._C._get_tracing_state
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_autocast_enabled = torch.is_autocast_enabled
+
+
 def kernels_may_run() -> bool:
     """Whether nothing is switched on for which every operation must be PyTorch's own."""
     return (
-        torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._get_tracing_state() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch.autograd.forward_ad._current_level < 0
-        and not torch.is_autocast_enabled("cpu")
+        _interpreter() is None
+        and _tracing_state() is None
+        and _dispatch_modes() == 0
+        and forward_ad._current_level < 0
+        and not _is_autocast_enabled("cpu")
     )
 
 
@@ -148,7 +155,9 @@ class Call:
         Of the packed sequence: x, y and their gradients are its rows.
     """
 
-    __slots__ = ("batch", "batch_sizes", "layout", "lengths", "network", "steps")
+    _sequence_axes: tuple[int, ...]
+    _state_axes: tuple[int, ...]
+    __slots__ = ("_sequence_axes", "_state_axes", "batch", "batch_sizes", "layout", "lengths", "network", "steps")
 
     def __init__(
         self,
@@ -161,33 +170,35 @@ class Call:
         self.layout = layout
         self.batch_sizes = batch_sizes
         self.lengths = None
+        parts = network.parts
         if batch_sizes is not None:
             self.steps, self.batch = len(batch_sizes), int(batch_sizes[0])
             self.lengths = lengths_of(batch_sizes)
+            self._sequence_axes, self._state_axes = (shape[0],), (parts, self.batch)
         elif layout is Layout.TIME_MAJOR:
-            self.steps, self.batch = shape[:2]
+            self.steps, self.batch, _ = shape
+            self._sequence_axes, self._state_axes = (self.steps, self.batch), (parts, self.batch)
         elif layout is Layout.BATCH_FIRST:
-            self.batch, self.steps = shape[:2]
+            self.batch, self.steps, _ = shape
+            self._sequence_axes, self._state_axes = (self.batch, self.steps), (parts, self.batch)
         elif layout is Layout.UNBATCHED:
             self.steps, self.batch = shape[0], 1
+            self._sequence_axes, self._state_axes = (self.steps,), (parts,)
         else:
             self.steps, self.batch = 1, shape[0]
+            self._sequence_axes = self._state_axes = (self.batch,)
 
-    # Results
+    # Results. Sizes given one by one cost new_empty half of what a tuple does.
 
     def new_sequence(self, x: Tensor, width: int) -> Tensor:
         """An uninitialised sequence for the outputs of x, laid out as those of PyTorch's layers: steps outermost."""
         if self.layout is Layout.BATCH_FIRST:
-            return torch.empty_permuted((self.batch, self.steps, width), (1, 0, 2), dtype=x.dtype, device="cpu")
-        return x.new_empty((*x.shape[:-1], width))
+            return torch.empty_permuted((*self._sequence_axes, width), (1, 0, 2), dtype=x.dtype, device="cpu")
+        return x.new_empty(*self._sequence_axes, width)
 
     def new_state(self, like: Tensor, size: int) -> Tensor:
         """An uninitialised state."""
-        if self.layout is Layout.UNBATCHED:
-            return like.new_empty((self.network.parts, size))
-        if self.layout is Layout.ONE_STEP:
-            return like.new_empty((self.batch, size))
-        return like.new_empty((self.network.parts, self.batch, size))
+        return like.new_empty(*self._state_axes, size)
 
     # Padding
 
@@ -259,7 +270,7 @@ class Call:
 
         Parameters
         ----------
-        weights : `_core.TensorPanels`, or list of tensors in the order of `Spec.weight_shapes`
+        weights : `_core.TensorPanels`, or tensors in the order of `Spec.weight_shapes`
         x : as the call was made for
         h0, c0 : (L*D, B, size), (L*D, size) unbatched, (B, size) for one step; optional
         masks : dropout's factors (T, B, D*O) of each layer's output but the last one's
@@ -285,19 +296,16 @@ class Call:
             total = padded if self.batch_sizes is None else len(x)
             tape = x.new_empty(network.tape_numel(total, padded, bool(masks)))
             start = network.kernels.forward
-        inputs, outputs, rest = self.padded(x), self.padded_for(y), (tape,) if keep else ()
+        outputs = self.padded_for(y)
+        results = (outputs, hn, cn, self.lengths)
+        rest = (tape,) if keep else ()
         threads = torch.get_num_threads()
-
-        def done(weights: Any, inputs: Any, h0: Any, c0: Any, factors: list[Any]) -> bool:
-            made: bool = start(
-                threads, weights, self.layout, inputs, h0, c0, outputs, hn, cn, self.lengths, factors, *rest
-            )
-            return made
-
-        if not done(weights, inputs, h0, c0, list(masks)):
-            again = contiguous(weights) if isinstance(weights, list) else weights
-            inputs, h0, c0 = contiguous((inputs, h0, c0))
-            if not done(again, inputs, h0, c0, contiguous(masks)):
+        given: Any = (weights, self.layout, self.padded(x), h0, c0)
+        if not start(threads, *given, *results, masks, *rest):
+            if not isinstance(weights, _core.TensorPanels):
+                weights = contiguous(weights)
+            given = (weights, self.layout, *contiguous((given[2], h0, c0)))
+            if not start(threads, *given, *results, contiguous(masks), *rest):
                 raise Refused
         return self.packed(outputs, y), hn, cn, tape
 
@@ -328,7 +336,7 @@ class Call:
         if self.batch_sizes is not None:
             x, y, dy = self.padded(x), self.padded(y), None if dy is None else self.padded(dy)
         tensors = [x, h0, c0, y, tape, dy, dhn, dcn]
-        found = self._backward(list(weights), list(masks), tensors, wanted, dense)
+        found = self._backward(weights, masks, tensors, wanted, dense)
         if found is None:
             found = self._backward(contiguous(weights), contiguous(masks), contiguous(tensors), wanted, dense)
         if found is None:
@@ -338,7 +346,7 @@ class Call:
         return found
 
     def _backward(
-        self, weights: list[Any], masks: list[Any], tensors: list[Any], wanted: Sequence[bool], dense: bool
+        self, weights: Any, masks: Any, tensors: Any, wanted: Sequence[bool], dense: bool
     ) -> Optional[list[Optional[Tensor]]]:
         """None: refused."""
         x, h0, c0, y, tape, dy, dhn, dcn = tensors

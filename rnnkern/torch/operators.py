@@ -43,7 +43,7 @@ def recurrence(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, hn, cn, tape of x (T, B, I); the last two without elements where there is none."""
     try:
-        y, hn, cn, tape = _call(x, network).run(list(weights), x, h0, c0, masks, keep)
+        y, hn, cn, tape = _call(x, network).run(weights, x, h0, c0, masks, keep)
     except Refused as error:
         raise _wrong(network, x, h0, c0, *weights, *masks) from error
     assert hn is not None
