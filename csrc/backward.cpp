@@ -226,6 +226,11 @@ class BackwardRunner {
         total.base[row * shape_.outputs + j] = from[j] + (dy.base ? dy.base[dy.index[i] + j] : T(0));
     }
     worker_.wait_group();
+    if (shape_.softmax) {
+      const Range range = share(rows, worker_.units, worker_.unit);
+      shape_.kernels->softmax.rows_gradient({range.first, range.last, shape_.outputs, forward_.h_at(step), total});
+      worker_.wait_group();
+    }
     shape_.kernels->linear({rows, shape_.outputs, forward_.units().first, forward_.units().size(), shape_.units,
                             read(total), direction_.panels.projection(), by_row(direction_.dcell, shape_.units),
                             false});
@@ -293,20 +298,16 @@ class BackwardRunner {
       shape_.kernels->outer(
           {own.size(), width, rows, a + own.first, -a_stride, b, to + own.first * width, width, !first, scratch_});
     };
-    const auto sum = [&](int64_t slot, T* to) {
-      const Range own = share(units, worker_.crew(), worker_.rank(), shape_.lanes());
-      shape_.kernels->column_sum({rows,
-                                  own.size(),
-                                  {last_row + slot * units + own.first, -stride, nullptr},
-                                  {nullptr, 0, nullptr},
-                                  to + own.first,
-                                  !first});
+    const auto sum = [&](const T* a, int64_t a_stride, int64_t count, T* to) {
+      const Range own = share(count, worker_.crew(), worker_.rank(), shape_.lanes());
+      shape_.kernels->column_sum(
+          {rows, own.size(), {a + own.first, -a_stride, nullptr}, {nullptr, 0, nullptr}, to + own.first, !first});
     };
     for (int slot = 0; slot < info().gates; ++slot) {
       const int64_t gate_row = info().slot_gate[slot] * units;
       outer(last_row + slot * units, stride, units, direction_.x_panels, shape_.inputs,
             out.ih + gate_row * shape_.inputs);
-      if (out.bias_ih) sum(slot, out.bias_ih + gate_row);
+      if (out.bias_ih) sum(last_row + slot * units, stride, units, out.bias_ih + gate_row);
     }
     for (int stage = 0; stage < info().stages; ++stage) {
       const StageInfo& s = info().stage[stage];
@@ -315,12 +316,15 @@ class BackwardRunner {
       for (int gate = 0; gate < s.gates; ++gate) {
         const int64_t slot = s.first_slot + gate, gate_row = (s.first_gate + gate) * units;
         outer(last_row + slot * units, stride, units, factors, width, out.hh + gate_row * width);
-        if (out.bias_hh) sum(slot, out.bias_hh + gate_row);
+        if (out.bias_hh) sum(last_row + slot * units, stride, units, out.bias_hh + gate_row);
       }
     }
-    if (out.hr)
-      outer(direction_.dprojected + (rows - 1) * shape_.outputs, shape_.outputs, shape_.outputs,
-            direction_.inner_panels, units, out.hr);
+    if (out.hr) {
+      const int64_t outputs = shape_.outputs;
+      const T* last_projected = direction_.dprojected + (rows - 1) * outputs;
+      outer(last_projected, outputs, outputs, direction_.inner_panels, units, out.hr);
+      if (out.bias_hr) sum(last_projected, outputs, outputs, out.bias_hr);
+    }
     if (out.peephole) peephole_gradients(first, out.peephole);
   }
 
@@ -365,6 +369,7 @@ class BackwardRunner {
     zero(out.bias_hh, rows);
     zero(out.peephole, 3 * shape_.units);
     zero(out.hr, shape_.outputs * shape_.units);
+    zero(out.bias_hr, shape_.outputs);
   }
 
   const BackwardLayer<T>& layer_;

@@ -26,7 +26,7 @@ struct BackwardDirection {
   T* dcell;       // (B, H): the gradient of h before its projection
   T* dinner;      // (B, H): of two-stage cells
   T* dgates;      // block: (slots * H)
-  T* dprojected;  // block: (O), the whole gradient of a projected h
+  T* dprojected;  // block: (O), the whole gradient of what the projection makes, before the softmax
   T* inner;       // block: (H), what the second product multiplied
   T* saved;       // block: the recomputed values
   T* c;           // block: the recomputed c

@@ -64,6 +64,8 @@ struct BoundCall {
   }
 };
 
+constexpr std::size_t kWeights = 7;  // of one part: the members of Weights
+
 class TapeBase {
  public:
   virtual ~TapeBase() = default;
@@ -119,12 +121,13 @@ template <class T>
 class Network : public NetworkBase {
  public:
   // weights: the arrays of every part in PyTorch's order, kept alive here and read at each call.
-  Network(const Spec& spec, const Isa& isa, bool batch_first, const std::vector<std::array<py::object, 6>>& parts)
+  Network(const Spec& spec, const Isa& isa, bool batch_first,
+          const std::vector<std::array<py::object, kWeights>>& parts)
       : spec_(spec), isa_(isa), batch_first_(batch_first) {
     for (const auto& part : parts) {
       Weights<const T> weights{};
-      const T** members[] = {&weights.ih,      &weights.hh,       &weights.bias_ih,
-                             &weights.bias_hh, &weights.peephole, &weights.hr};
+      const T** members[kWeights] = {&weights.ih,       &weights.hh, &weights.bias_ih, &weights.bias_hh,
+                                     &weights.peephole, &weights.hr, &weights.bias_hr};
       for (std::size_t i = 0; i < part.size(); ++i) {
         if (part[i].is_none()) continue;
         // A view of our own: the user's array may be given another shape or dtype in place.
@@ -258,7 +261,8 @@ class Network : public NetworkBase {
 
   std::shared_ptr<NetworkBase> freeze() const override {
     live("freeze");
-    auto frozen = std::make_shared<Network<T>>(spec_, isa_, batch_first_, std::vector<std::array<py::object, 6>>());
+    auto frozen =
+        std::make_shared<Network<T>>(spec_, isa_, batch_first_, std::vector<std::array<py::object, kWeights>>());
     const int threads = context_threads();
     const py::gil_scoped_release release;
     frozen->packed_ = pack<T>(spec_, *isa_.table, weights_.data(), threads);
@@ -455,6 +459,7 @@ class Network : public NetworkBase {
       make(like.bias_hh, &out.bias_hh);
       make(like.peephole, &out.peephole);
       make(like.hr, &out.hr);
+      make(like.bias_hr, &out.bias_hr);
     }
     return arrays;
   }
@@ -508,7 +513,7 @@ class Network : public NetworkBase {
 };
 
 std::shared_ptr<NetworkBase> make_network(const py::object& spec, bool batch_first,
-                                          const std::vector<std::array<py::object, 6>>& parts,
+                                          const std::vector<std::array<py::object, kWeights>>& parts,
                                           const std::optional<std::string>& isa) {
   const Isa& chosen = isa ? find_isa(*isa) : default_isa();
   const auto dtype = py::dtype::from_args(spec.attr("dtype"));

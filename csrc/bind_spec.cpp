@@ -40,6 +40,7 @@ CellFamily family_of(const std::string& name) {
   if (name == "lstm") return CellFamily::lstm;
   if (name == "gru_reset_after") return CellFamily::gru_reset_after;
   if (name == "gru_reset_before") return CellFamily::gru_reset_before;
+  if (name == "jordan") return CellFamily::jordan;
   throw py::value_error("family: unknown cell '" + name + "'");
 }
 
@@ -53,6 +54,7 @@ Spec spec_of(const py::object& from) {
   spec.proj_size = from.attr("proj_size").cast<int64_t>();
   spec.num_layers = from.attr("num_layers").cast<int64_t>();
   spec.num_directions = from.attr("num_directions").cast<int64_t>();
+  spec.softmax = from.attr("softmax").cast<bool>();
   spec.peephole = from.attr("peephole").cast<bool>();
   const py::object coupled = from.attr("coupled"), clip = from.attr("clip");
   spec.coupling = coupled.is_none()                    ? Coupling::none

@@ -11,6 +11,7 @@ namespace rnnkern {
 int64_t Spec::gates() const {
   switch (family) {
     case CellFamily::rnn:
+    case CellFamily::jordan:
       return 1;
     case CellFamily::lstm:
       return 4;
@@ -107,7 +108,9 @@ std::size_t tape_bytes(const Tape<T>& tape) {
   return tape.bytes();
 }
 
-int64_t trace_values(const Spec& spec) { return spec.gates() > 1 ? spec.gates() + (spec.has_cell_state() ? 1 : 0) : 0; }
+int64_t trace_values(const Spec& spec) {
+  return spec.family == CellFamily::rnn ? 0 : spec.gates() + (spec.has_cell_state() ? 1 : 0);
+}
 
 template <class T>
 void trace(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const ForwardCall<T>& call,

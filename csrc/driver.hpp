@@ -14,16 +14,17 @@
 
 namespace rnnkern {
 
-enum class CellFamily : int { rnn, lstm, gru_reset_after, gru_reset_before };
+enum class CellFamily : int { rnn, lstm, gru_reset_after, gru_reset_before, jordan };
 
 // The options of a network, the same for every layer and direction except the activations.
 struct Spec {
   CellFamily family;
   int64_t input_size;
   int64_t hidden_size;
-  int64_t proj_size;  // 0: no projection
+  int64_t proj_size;  // of the projection, or of Jordan's output; 0: none
   int64_t num_layers;
   int64_t num_directions;
+  bool softmax;  // of Jordan's output
   bool peephole;
   Coupling coupling;
   double clip;                   // infinity: none
@@ -43,7 +44,8 @@ struct Weights {
   T* bias_ih;   // (G*H)
   T* bias_hh;   // (G*H)
   T* peephole;  // (3, H): i, f, o
-  T* hr;        // (P, H)
+  T* hr;        // (P, H), or (O, H) of Jordan's output layer
+  T* bias_hr;   // (O) of Jordan's output layer
 };
 
 // A (T, B, N) array, contiguous along N, strides in elements (any sign).
@@ -127,7 +129,7 @@ void backward(const Spec&, const KernelTable&, const Weights<const T>* weights, 
               int threads);
 
 // Gate values of one layer and direction by step, as (T, B, H) contiguous arrays, zeros after each length:
-// LSTM i f g o c, GRU r z n, RNN nothing; then h before projection is not included (it is y).
+// LSTM i f g o c, GRU r z n, Jordan h, RNN nothing; h of the others is not included (it is y).
 // outputs: L*D*trace_values(spec) pointers, layer-major. h is taken from `hidden`: (L*D) pointers to (T, B, O).
 int64_t trace_values(const Spec&);
 template <class T>

@@ -120,8 +120,14 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
                            read(inner),
                            {panels.projection, shape.units * shape.lanes(), shape.lanes()},
                            h_to(step),
-                           false});
+                           false,
+                           panels.output_bias});
     worker_.wait_group();
+    if (shape.softmax) {
+      const Range own = share(args.rows, worker_.units, worker_.unit);
+      shape.kernels->softmax.rows({own.first, own.last, shape.outputs, h_to(step)});
+      worker_.wait_group();
+    }
   }
 }
 

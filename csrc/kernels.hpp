@@ -21,8 +21,10 @@ enum class CellId : int {
   gru_reset_after_general,
   gru_reset_before,
   gru_reset_before_general,
+  jordan,
+  jordan_general,
 };
-constexpr int kCellCount = 13;
+constexpr int kCellCount = 15;
 
 // One product of a step with the recurrent weights: what it multiplies and where its gradients are.
 struct StageInfo {
@@ -105,7 +107,7 @@ struct InputProduct {
   T* out;            // panels * gates * lanes a row
 };
 
-// out = a . weights, or out += a . weights, on the columns of panels [first_panel, first_panel + panels).
+// out = a . weights + bias, or out += a . weights, on the columns of panels [first_panel, first_panel + panels).
 template <class T>
 struct LinearProduct {
   int64_t rows, depth, first_panel, panels, width;
@@ -113,6 +115,7 @@ struct LinearProduct {
   Panels<T> weights;
   Rows<T> out;  // (rows, width)
   bool add;
+  const T* bias = nullptr;  // (width), padded to whole panels; nullptr: none
 };
 
 // out (rows, width) = a^T b, or its continuation: a (depth, rows) plain, b (depth, width) in panels.
@@ -194,6 +197,21 @@ struct SoftmaxGradient {
   bool resume;
 };
 
+// x = softmax(x) of each row, in place.
+template <class T>
+struct SoftmaxRows {
+  int64_t first_row, last_row, width;
+  Rows<T> x;
+};
+
+// The gradient by what y is the softmax of, in the place of that by y.
+template <class T>
+struct SoftmaxRowsGradient {
+  int64_t first_row, last_row, width;
+  Rows<const T> y;
+  Rows<T> dy;
+};
+
 enum class MathFunction : int { exp, sigmoid, tanh };
 
 template <class T>
@@ -219,6 +237,8 @@ struct SoftmaxKernels {
   void (*block)(const SoftmaxBlock<T>&);
   void (*merge)(const SoftmaxMerge<T>&);
   void (*gradient)(const SoftmaxGradient<T>&);
+  void (*rows)(const SoftmaxRows<T>&);
+  void (*rows_gradient)(const SoftmaxRowsGradient<T>&);
 };
 
 template <class T>

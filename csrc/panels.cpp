@@ -76,6 +76,12 @@ void fill_bias(const Shape<T>& shape, const Weights<const T>& weights, T* bias) 
     }
 }
 
+template <class T>
+void fill_output_bias(const Shape<T>& shape, const Weights<const T>& weights, T* bias) {
+  std::fill_n(bias, shape.padded(shape.outputs), T(0));
+  if (weights.bias_hr) std::copy_n(weights.bias_hr, shape.outputs, bias);
+}
+
 }  // namespace
 
 CellId cell_id(const Spec& spec) {
@@ -88,6 +94,8 @@ CellId cell_id(const Spec& spec) {
       return has_usual_gates(spec, 2) ? CellId::gru_reset_after : CellId::gru_reset_after_general;
     case CellFamily::gru_reset_before:
       return has_usual_gates(spec, 2) ? CellId::gru_reset_before : CellId::gru_reset_before_general;
+    case CellFamily::jordan:
+      return rnn_id(spec) == CellId::rnn_tanh ? CellId::jordan : CellId::jordan_general;
   }
   return CellId::rnn_general;
 }
@@ -100,6 +108,8 @@ Shape<T>::Shape(const Spec& spec, const KernelTable& table, int64_t layer)
       units(spec.hidden_size),
       outputs(spec.output_size()),
       projected(spec.proj_size > 0),
+      biased(spec.family == CellFamily::jordan),
+      softmax(spec.softmax),
       coupling(spec.coupling) {}
 
 template <class T>
@@ -111,6 +121,7 @@ void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape) {
     recurrent[stage] = arena.take<T>(columns * info.stage[stage].gates * shape.stage_depth(stage));
   projection = shape.projected ? arena.take<T>(shape.padded(shape.outputs) * shape.units) : nullptr;
   bias = arena.take<T>(columns * info.gates);
+  output_bias = shape.biased ? arena.take<T>(shape.padded(shape.outputs)) : nullptr;
   params = arena.take<T>(columns * info.params);
 }
 
@@ -126,14 +137,14 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
     columns(weights.hh + info.stage[stage].first_gate * shape.units * depth, info.stage[stage].gates, depth,
             recurrent[stage]);
   }
-  if (shape.projected) {  // to fewer panels
-    const int64_t last = std::min(panels.last, shape.panels(shape.outputs));
-    if (panels.first < last)
-      shape.kernels->pack_columns(
-          {weights.hr, shape.outputs, shape.units, 1, panels.first, last - panels.first, projection});
+  if (shape.projected) {  // has more panels, or fewer
+    const int64_t ours = shape.panels(shape.outputs), units = shape.panels(shape.units);
+    const int64_t first = panels.first * ours / units, last = panels.last * ours / units;
+    shape.kernels->pack_columns({weights.hr, shape.outputs, shape.units, 1, first, last - first, projection});
   }
   if (panels.first == 0 && panels.last > 0) {
     fill_bias(shape, weights, bias);
+    if (shape.biased) fill_output_bias(shape, weights, output_bias);
     fill_params(shape, weights, params);
   }
 }

@@ -26,7 +26,8 @@ struct Shape {
   const Kernels<T>* kernels;
   const CellKernels<T>* cell;
   int64_t inputs, units, outputs;  // I, H, O
-  bool projected;
+  bool projected;                  // one more product makes the outputs, of size O, from h, of size H
+  bool biased, softmax;            // and then
   Coupling coupling;
 
   Shape(const Spec& spec, const KernelTable& table, int64_t layer);
@@ -43,6 +44,7 @@ struct ForwardPanels {
   T* recurrent[2];  // (H panels, stage depth, stage gates)
   T* projection;    // (O panels, H)
   T* bias;          // (H panels, G)
+  T* output_bias;   // (padded O), or nullptr
   T* params;        // (params, padded H)
 
   void lay_out(Arena&, const Shape<T>&);

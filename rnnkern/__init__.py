@@ -1,6 +1,6 @@
 """rnnkern: the fastest recurrent layers on a CPU.
 
-RNN, LSTM and GRU as fused kernels, forward and backward, under a NumPy interface with PyTorch's names and shapes.
+RNN, LSTM, GRU and Jordan networks as fused kernels, forward and backward, under a NumPy interface with PyTorch's names and shapes.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ __path__ = extend_path(__path__, __name__)
 from .cross_entropy import OutputGradients, linear_cross_entropy
 from .frozen import FrozenLayer, Stream
 from .layer import Gradients, Layer, Tape
-from .layers import GRU, LSTM, RNN
+from .layers import GRU, LSTM, RNN, Jordan
 from .serialization import load
 from .settings import config, explain, get_num_threads, num_threads, set_num_threads, show_config
 from .version import __version__
@@ -29,6 +29,7 @@ __all__ = [
     "RNN",
     "FrozenLayer",
     "Gradients",
+    "Jordan",
     "Layer",
     "OutputGradients",
     "Stream",

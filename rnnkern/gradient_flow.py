@@ -1,4 +1,4 @@
-"""The gradient by every step's hidden state, where `backward` gives that by the first one's."""
+"""The gradient by every step's state, where `backward` gives that by the first one's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from .spec import Array
+from .spec import TRACED, Array
 
 if TYPE_CHECKING:
     from .layer import Layer, Tape
@@ -39,7 +39,8 @@ def trace_gradients(layer: Layer, x: Array, state: Any, lengths: Any, dy: Option
 
     suffixes = [suffix for *_, suffix in spec.parts()]
     found = [layer._as_given(part.dh, unbatched) for parts in levels for part in parts]
-    return {"h" + (suffix if len(found) > 1 else ""): dh for suffix, dh in zip(suffixes, found)}
+    name = TRACED[spec.family][-1]
+    return {name + (suffix if len(found) > 1 else ""): dh for suffix, dh in zip(suffixes, found)}
 
 
 def last_outputs(layer: Layer, T: int, ends: Array) -> Array:

@@ -18,23 +18,14 @@ from . import _core, options, reference
 from .frozen import FrozenLayer
 from .gradient_flow import trace_gradients
 from .serialization import save
-from .spec import GATES, Array, Spec
+from .spec import TRACED, Array, Spec
 from .weights import Weights, check_weights, fixed_array
 
 State = Array | tuple[Array, Array]
 """h, or (h, c) for an LSTM; each of shape (L*D, B, size), or (L*D, size) where the input is not batched."""
 
-PART_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_peephole", "weight_hr")
-"""The weights of one layer and direction, in the order of the extension."""
-
 _UNRECORDED = ("input_size", "hidden_size", "seed", "_isa", "_weights")
 """Arguments of the constructors that `Layer._arguments` leaves out."""
-
-TRACED = {
-    name: gates if name == "rnn" else (*gates, "c", "h") if name == "lstm" else (*gates, "h")
-    for name, gates in GATES.items()
-}
-"""What `Layer.trace` returns of each cell."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ def _as_tuples(value: Any) -> Any:
 
 
 class Layer:
-    """What RNN, LSTM and GRU share. Use those."""
+    """What RNN, LSTM, GRU and Jordan share. Use those."""
 
     def __init__(
         self,
@@ -138,7 +129,8 @@ class Layer:
 
     def _make_network(self) -> _core.Network:
         parts = [
-            [self._weights._arrays.get(name + suffix) for name in PART_WEIGHTS] for *_, suffix in self._spec.parts()
+            [self._weights._arrays.get(name + suffix) for name in self._spec.part_weights]
+            for *_, suffix in self._spec.parts()
         ]
         return _core.Network(self._spec, self._batch_first, parts, self._isa)
 
@@ -219,7 +211,8 @@ class Layer:
         x : array (T, B, I), or (B, T, I) with `batch_first`, or (T, I)
             Of the layer's dtype, with any strides.
         state : array (L*D, B, H), or a tuple (h, c) of them for an LSTM, optional
-            The initial state; None means zeros. Without the axis B where x has none. h has P columns with `proj_size`.
+            The initial state; None means zeros. Without the axis B where x has none. h has P columns with `proj_size`;
+            Jordan's state is its last output.
         lengths : sequence of B ints, optional
             Each sequence's own length in 1..T, in any order. No work is done on padding.
         return_sequence : bool
@@ -329,7 +322,7 @@ class Layer:
         names = [
             name + suffix
             for *_, suffix in self._spec.parts()
-            for name in PART_WEIGHTS
+            for name in self._spec.part_weights
             if name + suffix in self._weights
         ]
         by_name = dict(zip(names, arrays))
@@ -368,7 +361,7 @@ class Layer:
         Returns
         -------
         dict
-            LSTM: i, f, g, o, c, h; GRU: r, z, n, h; RNN: h; arrays (T, B, H), laid out as x. With several layers or
+            LSTM: i, f, g, o, c, h; GRU: r, z, n, h; RNN: h; Jordan: h, y; arrays (T, B, H), laid out as x. With several layers or
             directions the keys end in ``_l0``, ``_l0_reverse`` and so on. Zero after each sequence's length.
         """
         names = TRACED[self._spec.family]
@@ -409,6 +402,7 @@ class Layer:
         -------
         dict
             h: ∂L/∂h_t by all ways, those through y_t, later steps and layers above; arrays and keys as h of `trace`.
+            Jordan: y, because that is its state.
             Take norms of it in float64: the squares of a vanishing gradient are too small for float32.
 
         Raises

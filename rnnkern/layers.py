@@ -216,3 +216,67 @@ class GRU(Layer):
     @property
     def reset_after(self) -> bool:
         return self._spec.family == "gru_reset_after"
+
+
+class Jordan(Layer):
+    __doc__ = """Jordan's network, whose output is fed back (Jordan 1986).
+
+    h_t = tanh(W_ih x_t + b_ih + W_hh y_{t-1} + b_hh),  y_t = softmax(W_ho h_t + b_ho)
+
+The state is the last output, (L*D, B, O). The weights are weight_ih (H, I), weight_hh (H, O), weight_ho (O, H), and
+bias_ih, bias_hh and bias_ho.
+""" + _COMMON_PARAMETERS.format(
+        own="""    output_size : int
+        O, at least 1: size of y.
+    output : "softmax" or "linear"
+        What the output layer ends with.
+""",
+        order="``(f,)``, of h",
+    )
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        output: str = "softmax",
+        *,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: npt.DTypeLike = np.float32,
+        seed: Any = None,
+        backend: str = "native",
+        activations: Any = None,
+        clip: Optional[float] = None,
+        _isa: Optional[str] = None,
+        _weights: Optional[Mapping[str, npt.ArrayLike]] = None,
+    ) -> None:
+        spec = _make_spec(
+            "jordan", input_size, hidden_size, num_layers, bias, bidirectional,
+            proj_size=options.check_size("output_size", output_size),
+            softmax=options.check_choice("output", output, ("softmax", "linear")) == "softmax",
+        )  # fmt: skip
+        super().__init__(
+            spec,
+            batch_first=batch_first,
+            dropout=dropout,
+            seed=seed,
+            backend=backend,
+            activations=activations,
+            clip=clip,
+            dtype=dtype,
+            isa=_isa,
+            weights=_weights,
+        )
+
+    @property
+    def output_size(self) -> int:
+        return self._spec.output_size
+
+    @property
+    def output(self) -> Literal["softmax", "linear"]:
+        """What the output layer ends with."""
+        return "softmax" if self._spec.softmax else "linear"

@@ -35,6 +35,7 @@ USUAL: dict[Family, tuple[str, ...]] = {
     "lstm": ("Sigmoid", "Tanh", "Tanh"),
     "gru_reset_after": ("Sigmoid", "Tanh"),
     "gru_reset_before": ("Sigmoid", "Tanh"),
+    "jordan": ("Tanh",),
 }
 
 

@@ -80,7 +80,7 @@ def rebuild(described: str, arrays: dict[str, Array]) -> Layer:
     """Make the layer that `save` described; the options and the arrays are checked as any user's are."""
     from . import layers
 
-    kinds = {kind.__name__: kind for kind in (layers.RNN, layers.LSTM, layers.GRU)}
+    kinds = {kind.__name__: kind for kind in (layers.RNN, layers.LSTM, layers.GRU, layers.Jordan)}
     content = json.loads(described)
     kind, arguments = kinds[content["class"]], dict(content["arguments"])
     if private := [name for name in arguments if name.startswith("_")]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Family = Literal["rnn", "lstm", "gru_reset_after", "gru_reset_before"]
+Family = Literal["rnn", "lstm", "gru_reset_after", "gru_reset_before", "jordan"]
 Activation = Tuple[str, float, float]
 """ONNX's name of an activation (or "Identity"), alpha, beta."""
 
@@ -18,8 +18,18 @@ GATES: dict[str, tuple[str, ...]] = {
     "lstm": ("i", "f", "g", "o"),
     "gru_reset_after": ("r", "z", "n"),
     "gru_reset_before": ("r", "z", "n"),
+    "jordan": ("h",),
 }
 """The gates of each cell in the order of the stored weights (PyTorch's)."""
+
+TRACED: dict[str, tuple[str, ...]] = {
+    "rnn": ("h",),
+    "lstm": ("i", "f", "g", "o", "c", "h"),
+    "gru_reset_after": ("r", "z", "n", "h"),
+    "gru_reset_before": ("r", "z", "n", "h"),
+    "jordan": ("h", "y"),
+}
+"""What `Layer.trace` returns of each cell; what is fed back is the last one."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,9 @@ class Spec:
     bidirectional: bool = False
     bias: bool = True
     proj_size: int = 0
+    """Of an LSTM's projection, or of a Jordan network's output."""
+    softmax: bool = False
+    """Of a Jordan network's output."""
     peephole: bool = False
     coupled: Optional[Literal["i", "f"]] = None
     clip: Optional[float] = None
@@ -50,7 +63,7 @@ class Spec:
 
     @property
     def output_size(self) -> int:
-        """Size of h in one direction: the projection's where there is one."""
+        """Size of what is fed back and handed on, in one direction: h, its projection or Jordan's output."""
         return self.proj_size or self.hidden_size
 
     @property
@@ -66,6 +79,12 @@ class Spec:
     def layer_input_size(self, layer: int) -> int:
         return self.input_size if layer == 0 else self.num_directions * self.output_size
 
+    @property
+    def part_weights(self) -> tuple[str, ...]:
+        """Names, without suffix, of what one layer and direction may have, in the order of the extension."""
+        output = ("weight_ho", "bias_ho") if self.family == "jordan" else ("weight_hr", "bias_hr")
+        return ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_peephole", *output)
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight, in PyTorch's order."""
         rows = self.num_gates * self.hidden_size
@@ -76,7 +95,11 @@ class Spec:
             if self.bias:
                 shapes["bias_ih" + suffix] = (rows,)
                 shapes["bias_hh" + suffix] = (rows,)
-            if self.proj_size:
+            if self.family == "jordan":
+                shapes["weight_ho" + suffix] = (self.output_size, self.hidden_size)
+                if self.bias:
+                    shapes["bias_ho" + suffix] = (self.output_size,)
+            elif self.proj_size:
                 shapes["weight_hr" + suffix] = (self.proj_size, self.hidden_size)
             if self.peephole:
                 shapes["weight_peephole" + suffix] = (3, self.hidden_size)

@@ -13,7 +13,12 @@ from tolerance import assert_allowed, excess
 
 ISAS = [name for name, can_run, _ in _core.isas() if can_run]
 DTYPES = [np.float32, np.float64]
-CELLS: dict[str, tuple[str, dict[str, Any]]] = {  # "half" is half the hidden size
+SIZES = {
+    "half": lambda hidden_size: hidden_size // 2,
+    "half, rounded up": lambda hidden_size: (hidden_size + 1) // 2,
+    "more than twice": lambda hidden_size: 2 * hidden_size + 1,
+}
+CELLS: dict[str, tuple[str, dict[str, Any]]] = {  # sizes by their names
     "rnn_tanh": ("RNN", {}),
     "rnn_relu": ("RNN", {"nonlinearity": "relu"}),
     "rnn_linear": ("RNN", {"nonlinearity": "linear"}),
@@ -29,8 +34,11 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {  # "half" is half the hidden si
     "gru_reset_before": ("GRU", {"reset_after": False}),
     "gru_clip": ("GRU", {"clip": 0.4, "reset_after": False}),
     "gru_activations": ("GRU", {"activations": ("HardSigmoid", ("ScaledTanh", 1.2, 0.8))}),
+    "jordan": ("Jordan", {"output_size": "half, rounded up"}),
+    "jordan_linear": ("Jordan", {"output_size": "more than twice", "output": "linear"}),
+    "jordan_clip": ("Jordan", {"output_size": "half, rounded up", "clip": 0.4}),
 }
-KINKED = {"rnn_relu", "rnn_clip", "lstm_all_options", "lstm_activations", "gru_clip", "gru_activations"}
+KINKED = {"rnn_relu", "rnn_clip", "lstm_all_options", "lstm_activations", "gru_clip", "gru_activations", "jordan_clip"}
 """Cells whose slope jumps: a rounding error may choose the other side, which large float32 problems would meet."""
 
 
@@ -54,11 +62,11 @@ class Case:
         return replace(self, options=(*self.options, *options.items()))
 
     def valid(self) -> bool:
-        return self.hidden_size > 1 or "proj_size" not in CELLS[self.cell][1]
+        return self.hidden_size > 1 or "half" not in CELLS[self.cell][1].values()
 
     def layer(self, dtype=np.float32, **keywords):
         name, options = CELLS[self.cell]
-        options = {k: self.hidden_size // 2 if v == "half" else v for k, v in options.items()} | dict(self.options)
+        options = {k: SIZES[v](self.hidden_size) if v in SIZES else v for k, v in options.items()} | dict(self.options)
         kind = getattr(rnnkern, name)
         return kind(self.input_size, self.hidden_size, dtype=dtype, seed=self.seed, **options, **keywords)
 
@@ -101,7 +109,7 @@ def make_inputs(case: Case, layer) -> Inputs:
     steps, batch = case.steps, case.batch
     options = dict(case.options)
     directions = 2 if options.get("bidirectional") else 1
-    output_size = getattr(layer, "proj_size", 0) or case.hidden_size
+    output_size = layer._spec.output_size
     parts, width = directions * options.get("num_layers", 1), directions * output_size
 
     def normal(*shape):

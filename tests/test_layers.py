@@ -992,27 +992,46 @@ def test_the_output_may_be_the_input(num_layers):
 
 
 @both
-def test_generate(backend):
-    layer = make("GRU", backend=backend)
-    frozen = layer.freeze()
-    calls = []
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("RNN", {}), ("LSTM", {"proj_size": 5}), ("GRU", {}), ("Jordan", {"output_size": 7})],
+)
+def test_generate(kind, options, num_layers, backend):
+    """One to many: as step by step, from the stream's state on, which it leaves where the last step does."""
+    layer = make(kind, num_layers=num_layers, backend=backend, **options)
+    width = layer._spec.output_size
+    stream, other = layer.freeze().stream(3), layer.freeze().stream(3)
+    for each in (stream, other):
+        each.run(x[1:])
+    fed = []
 
     def feed(y):
-        calls.append(y)
-        return y[..., :4]
+        fed.append(y)
+        return y[:, :4] * 2
 
-    y = frozen.stream(3).generate(x[0], feed, 5)
-    assert y.shape == (5, 3, 6)
-    stream, x_t = frozen.stream(3), x[0]
+    y = stream.generate(x[0], feed, 5)
+    assert y.shape == (5, 3, width)
+    x_t = x[0]
     for step in range(5):
-        expected = stream.step(x_t)
+        expected = other.step(x_t)
         assert_same_bits(y[step], expected)
-        x_t = expected[:, :4]
-    assert frozen.stream().generate(x[0, 0], feed, 2).shape == (2, 6)
-    assert frozen.stream().generate(x[0, 0], feed, 0).shape == (0, 6)
+        x_t = expected[:, :4] * 2
+    assert len(fed) == 4  # the last output is not asked for another input
+    for one, two in zip(members(stream.state), members(other.state)):
+        assert_same_bits(one, two)
+
+
+@both
+def test_generate_one_sequence(backend):
+    layer = make("GRU", backend=backend)
+    y = layer.freeze().stream().generate(x[0, 0], lambda y: y[:4], 2)
+    first, state = layer.step(x[0, 0])
+    assert_same_bits(y, np.stack([first, layer.step(first[:4], state)[0]]))
+    assert layer.freeze().stream().generate(x[0, 0], lambda y: 1 / 0, 0).shape == (0, 6)
     for steps, error in [(-1, ValueError), (1.5, TypeError), (True, TypeError)]:
         with pytest.raises(error, match=r"^steps: "):
-            frozen.stream().generate(x[0, 0], feed, steps)
+            layer.freeze().stream().generate(x[0, 0], lambda y: y, steps)
 
 
 def test_results_are_fresh():
@@ -1028,8 +1047,11 @@ def test_results_are_fresh():
 @both
 def test_generate_stops_at_a_wrong_input(backend):
     stream = make("GRU", backend=backend).freeze().stream(3)
-    with pytest.raises(ValueError, match="x_t"):
+    with pytest.raises(ValueError, match="^x_t: expected a float32 array of shape"):
         stream.generate(x[0], lambda y: y, 3)
+    for wrong in (lambda y: y[:, :4].astype(np.float64), lambda y: y[:, :4].tolist(), lambda y: None):
+        with pytest.raises(TypeError, match="^x_t: expected a float32 array of shape"):
+            stream.generate(x[0], wrong, 3)
     with pytest.raises(ZeroDivisionError):
         stream.generate(x[0], lambda y: 1 / 0, 3)
 

@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parents[1] / "bench" / "results" / "inference.json"
 
 
 def one_gate(layer, trace, dh, suffix):
-    """The gradient (H,) of one bias by ∂L/∂h_t alone, and which rows of bias_ih it is."""
+    """The gradient (H,) of one bias by ∂L/∂h_t alone, and which rows of which bias it is."""
     H = layer.hidden_size
 
     def of(name):
@@ -38,11 +38,16 @@ def one_gate(layer, trace, dh, suffix):
         o = of("o")
         if layer.proj_size:
             dh = dh @ layer.weights["weight_hr" + (suffix or "_l0")]
-        return dh * np.tanh(of("c")) * o * (1 - o), slice(3 * H, 4 * H)
+        return dh * np.tanh(of("c")) * o * (1 - o), "bias_ih", slice(3 * H, 4 * H)
     if isinstance(layer, rnnkern.GRU):  # h = (1 - z) n + z h
-        return dh * (1 - of("z")) * (1 - of("n") ** 2), slice(2 * H, 3 * H)
+        return dh * (1 - of("z")) * (1 - of("n") ** 2), "bias_ih", slice(2 * H, 3 * H)
+    if isinstance(layer, rnnkern.Jordan):  # y = V h + c, or its softmax
+        y, dy = of("y"), dh
+        if layer.output == "softmax":
+            dy = y * (dy - (y * dy).sum(axis=-1, keepdims=True))
+        return dy, "bias_ho", slice(None)
     slope = {"tanh": 1 - of("h") ** 2, "relu": of("h") > 0, "linear": 1}[layer.nonlinearity]
-    return dh * slope, slice(0, H)
+    return dh * slope, "bias_ih", slice(0, H)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +66,12 @@ def test_gradients_of_states_make_those_of_biases(backend, cell, net):
     biases = layer.backward(tape, inputs.dy, wrt=("weights",)).weights
     trace = layer.trace(inputs.x, inputs.state, lengths=inputs.lengths)
     found = layer.trace_gradients(inputs.x, inputs.state, lengths=inputs.lengths, dy=inputs.dy)
-    assert found.keys() == {name for name in trace if name.startswith("h")}
+    assert found.keys() == {name for name in trace if name[0] == list(trace)[-1][0]}
     for key, dh in found.items():
         assert dh.shape == trace[key].shape
         suffix = key[1:]
-        terms, rows = one_gate(layer, trace, dh, suffix)
-        expected = biases["bias_ih" + (suffix or "_l0")][rows]
+        terms, bias, rows = one_gate(layer, trace, dh, suffix)
+        expected = biases[bias + (suffix or "_l0")][rows]
         sums = case.depth + case.steps * case.batch
         assert_close(terms.sum(axis=(0, 1)), expected, sums, case.total_steps, name=key)
 
@@ -77,7 +82,7 @@ def test_gradients_of_states_by_splitting(cell):
     case = Case(cell)
     layer = case.layer(np.float64)
     inputs = make_inputs(case, layer)
-    found = layer.trace_gradients(inputs.x, inputs.state, dy=inputs.dy)["h"]
+    (found,) = layer.trace_gradients(inputs.x, inputs.state, dy=inputs.dy).values()
     for t in range(case.steps - 1):
         _, state = layer(inputs.x[: t + 1], inputs.state)
         _, _, tape = layer.forward(inputs.x[t + 1 :], state)
@@ -247,7 +252,7 @@ def test_gradient_flow_sees_what_float32_squares_lose():
 
 def test_gradient_flow_checks_its_arguments():
     x = np.zeros((3, 2), np.float32)
-    with pytest.raises(TypeError, match="layers: expected rnnkern's RNN, LSTM or GRU, got str"):
+    with pytest.raises(TypeError, match="layers: expected a layer of rnnkern, got str"):
         plot.gradient_flow("RNN", x)
     with pytest.raises(ValueError, match="layers: expected at least one"):
         plot.gradient_flow({}, x)

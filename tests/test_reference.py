@@ -22,7 +22,7 @@ PARAMETERS = {  # alpha and beta where ONNX's functions have them; no kink withi
     "ScaledTanh": (1.3, 0.7),
     "ThresholdedRelu": (0.05, 0.0),
 }
-USUAL = {"rnn": ("Tanh",), "lstm": ("Sigmoid", "Tanh", "Tanh")}
+USUAL = {"rnn": ("Tanh",), "jordan": ("Tanh",), "lstm": ("Sigmoid", "Tanh", "Tanh")}
 GRU = ("Sigmoid", "Tanh")
 
 
@@ -98,6 +98,7 @@ CELL_OPTIONS = [
     *[("lstm", dict(o, coupled=c)) for o, c in itertools.product(LSTM_OPTIONS, (None, "i", "f"))],
     ("gru_reset_after", {}),
     ("gru_reset_before", {}),
+    *[("jordan", {"proj_size": size, "softmax": softmax}) for size, softmax in ((3, True), (1, False), (7, False))],
 ]
 LAYERS = {
     "plain": ({}, {}),
@@ -114,7 +115,7 @@ name_of = lambda value: value if isinstance(value, str) else "-".join(f"{k}={v}"
 @pytest.mark.parametrize(("family", "options"), CELL_OPTIONS, ids=name_of)
 def test_gradients(family, options, layers):
     extra, call = LAYERS[layers]
-    if "hidden_size" in extra and "proj_size" in options:
+    if "hidden_size" in extra and "proj_size" in options and family == "lstm":
         options = dict(options, proj_size=1)
     check_gradients(Problem(make_spec(family, **options, **extra), **call))
 
@@ -133,7 +134,7 @@ def rotations(length):
 )
 def test_gradients_of_activations(family, names, clip):
     spec = make_spec(family, activations=names, clip=clip, input_size=1, hidden_size=2)
-    check_gradients(Problem(spec, seed=1))
+    check_gradients(Problem(spec, batch=3, seed=1))
 
 
 @pytest.mark.parametrize("coupled", ["i", "f"])

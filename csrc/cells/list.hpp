@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gru.hpp"
+#include "jordan.hpp"
 #include "lstm.hpp"
 #include "rnn.hpp"
 
@@ -37,7 +38,9 @@ using Cells = List<Entry<T, Rnn, Plain<T, Kind::tanh>>,                        /
                    Entry<T, GruResetAfter, Gated<T, Coupling::none, false>>,   //
                    Entry<T, GruResetAfter, General<T>>,                        //
                    Entry<T, GruResetBefore, Gated<T, Coupling::none, false>>,  //
-                   Entry<T, GruResetBefore, General<T>>>;
+                   Entry<T, GruResetBefore, General<T>>,                       //
+                   Entry<T, Jordan, Plain<T, Kind::tanh>>,                     //
+                   Entry<T, Jordan, General<T>>>;
 
 }  // namespace
 }  // namespace rnnkern

@@ -2,21 +2,10 @@
 // run over the classes in order, whatever stands beside it.
 #pragma once
 
-#include "../kernels.hpp"
-#include "math.hpp"
-#include "vector.hpp"
+#include "softmax.hpp"
 
 namespace rnnkern {
 namespace {
-
-template <class T>
-constexpr T kLowest = sizeof(T) == 4 ? T(-__FLT_MAX__) : T(-__DBL_MAX__);
-
-// NaN is left to the sum.
-template <class V>
-RNNKERN_INLINE V larger(V x, V y) {
-  return x > y ? x : y;
-}
 
 // N vectors of columns.
 template <class T, int N>

@@ -44,7 +44,8 @@ void linear_product(const LinearProduct<T>& product) {
       for (int p = 0; p < panels; ++p) {
         const int64_t column = (product.first_panel + first_panel + p) * L, count = product.width - column;
         T* out = row_of(product.out, first_row + r) + column;
-        const Vector<T> sum = load(tile + (r * panels + p) * L);
+        Vector<T> sum = load(tile + (r * panels + p) * L);
+        if (product.bias) sum += load(product.bias + column);
         store(out, product.add ? load(out, count) + sum : sum, count);
       }
   };

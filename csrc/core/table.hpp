@@ -30,7 +30,7 @@ constexpr Kernels<T> make_kernels(List<Entry...>) {
           pack_columns<T>,
           pack_rows<T>,
           evaluate<T>,
-          {softmax_block<T>, softmax_merge<T>, softmax_gradient<T>},
+          {softmax_block<T>, softmax_merge<T>, softmax_gradient<T>, softmax_rows<T>, softmax_rows_gradient<T>},
           {ThroughputProbe<T>::chains, kReadBlock<T>, ThroughputProbe<T>::run, multiply_add_chain<T>,
            activation_chain<T>, read<T>}};
 }

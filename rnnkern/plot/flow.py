@@ -48,7 +48,7 @@ def gradient_flow(
         raise ValueError("layers: expected at least one, got none")
     for name, layer in named.items():
         if not isinstance(layer, Layer):
-            raise TypeError(f"layers: expected rnnkern's RNN, LSTM or GRU, got {type(layer).__name__} for {name}")
+            raise TypeError(f"layers: expected a layer of rnnkern, got {type(layer).__name__} for {name}")
     norms: dict[str, Array] = {}
     for name, layer in named.items():
         own_x, own_state, own_dy = (own(*given, name) for given in (("x", x), ("state", state), ("dy", dy)))

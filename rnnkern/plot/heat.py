@@ -21,6 +21,7 @@ TITLES = {
     "z": "update gate z",
     "n": "candidate n",
     "h": "hidden state h",
+    "y": "output y",
 }
 SIGMOIDS = frozenset("ifozr")
 MOST_LABELS = 160

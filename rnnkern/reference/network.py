@@ -16,6 +16,7 @@ from ..spec import Array, Spec
 from .cell import Cell, Saved, State
 from .gru_reset_after import GRUResetAfter
 from .gru_reset_before import GRUResetBefore
+from .jordan import Jordan
 from .lstm import LSTM
 from .rnn import RNN
 
@@ -24,6 +25,7 @@ CELLS: dict[str, type[Cell]] = {
     "lstm": LSTM,
     "gru_reset_after": GRUResetAfter,
     "gru_reset_before": GRUResetBefore,
+    "jordan": Jordan,
 }
 """The cells by the name of their family."""
 
@@ -50,12 +52,12 @@ class Tape:
 
     @property
     def gates(self) -> dict[str, dict[str, Array]]:
-        """By suffix and name (LSTM i f g o c h, GRU r z n h, RNN h): values by step (T, B, H), zero in padding."""
+        """By suffix and name (LSTM i f g o c h, GRU r z n h, RNN h, Jordan h y): values by step (T, B, H), zero in padding."""
         trace = CELLS[self.spec.family].trace
-        return {suffix: {name: self._gather(steps, name) for name in trace} for suffix, steps in self.steps.items()}
+        return {suffix: {name: self._gather(steps, name, name == trace[-1]) for name in trace} for suffix, steps in self.steps.items()}
 
-    def _gather(self, steps: list[Step], name: str) -> Array:
-        width = self.spec.output_size if name == "h" else self.spec.hidden_size
+    def _gather(self, steps: list[Step], name: str, is_output: bool) -> Array:
+        width = self.spec.output_size if is_output else self.spec.hidden_size
         values = np.zeros((*self.x.shape[:2], width), self.x.dtype)
         for step in steps:
             values[step.times, step.rows] = step.saved[name]
