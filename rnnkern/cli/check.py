@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from rich.text import Text
 
 import rnnkern
 
-from .. import _core
+from .. import _core, reference
 from ..spec import Array
 from .errors import bound, relative_error
 from .report import console, new_table
@@ -32,6 +32,9 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "LSTM activations": ("LSTM", {"activations": ("Softsign", ("ScaledTanh", 1.2, 0.8), "Softplus")}),
     "GRU reset after": ("GRU", {}),
     "GRU reset before": ("GRU", {"reset_after": False}),
+    "Jordan softmax": ("Jordan", {"output_size": 11}),
+    "Jordan linear": ("Jordan", {"output_size": 101, "output": "linear"}),
+    "linear_cross_entropy": ("linear_cross_entropy", {}),
 }
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -121,12 +124,14 @@ def run() -> int:
 def compute(name: str, sizes: Sizes, dtype: np.dtype[Any], **keywords: Any) -> dict[str, Array]:
     """Everything that `forward` and `backward` return, by name."""
     kind, options = LAYERS[name]
+    if kind == "linear_cross_entropy":
+        return compute_output_layer(sizes, dtype, keywords.get("_isa"))
     make, deep = getattr(rnnkern, kind), {"num_layers": sizes.num_layers, "bidirectional": sizes.bidirectional}
     layer = make(sizes.I, sizes.H, dtype=dtype, **deep, **options, **keywords)
     weights = make(sizes.I, sizes.H, dtype=np.float32, seed=0, **deep, **options).state_dict()
     layer.load_state_dict({key: weight.astype(dtype) for key, weight in weights.items()})
 
-    directions, output = 1 + sizes.bidirectional, options.get("proj_size", sizes.H)
+    directions, output = 1 + sizes.bidirectional, layer._spec.output_size
     parts = sizes.num_layers * directions
 
     random = np.random.default_rng(0)
@@ -143,6 +148,25 @@ def compute(name: str, sizes: Sizes, dtype: np.dtype[Any], **keywords: Any) -> d
     grads = layer.backward(tape, normal(sizes.T, sizes.B, directions * output), state())
     results = {"y": y, **named("", last), "dx": grads.x, **named("d", grads.state)}
     return results | {f"d{key}": gradient for key, gradient in grads.weights.items()}
+
+
+def compute_output_layer(sizes: Sizes, dtype: np.dtype[Any], isa: Optional[str]) -> dict[str, Array]:
+    """The loss and its gradients of T * B positions with H values and several classes for each; None: by NumPy."""
+    random = np.random.default_rng(0)
+    positions, classes = sizes.T * sizes.B, 8 * sizes.H
+    h, weight, bias = (
+        random.standard_normal(shape, np.float32).astype(dtype)
+        for shape in ((positions, sizes.H), (classes, sizes.H), (classes,))
+    )
+    weight *= dtype.type(sizes.H**-0.5)
+    targets = random.integers(0, classes, positions)
+    mask = random.random(positions) < 0.7 if sizes.ragged else None
+    if isa is None:
+        found = reference.linear_cross_entropy(h, weight, bias, targets, mask=mask, gradient=True)
+    else:
+        found = _core.linear_cross_entropy(h, weight, bias, targets, mask, -100, True, True, isa)
+    loss, dh, dweight, dbias = found
+    return {"loss": np.asarray(loss, dtype), "dh": dh, "dweight": dweight, "dbias": dbias}
 
 
 def named(prefix: str, state: Any) -> dict[str, Array]:
