@@ -1,6 +1,7 @@
 """rnnkern: the fastest recurrent layers on a CPU.
 
-RNN, LSTM, GRU and Jordan networks as fused kernels, forward and backward, under a NumPy interface with PyTorch's names and shapes.
+RNN, LSTM, GRU and Jordan's network as fused kernels, forward and backward, under a NumPy interface with PyTorch's
+names and shapes.
 """
 
 from importlib import import_module

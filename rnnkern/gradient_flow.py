@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from .spec import TRACED, Array
+from .reference import CELLS
+from .spec import Array
 
 if TYPE_CHECKING:
     from .layer import Layer, Tape
@@ -39,7 +40,7 @@ def trace_gradients(layer: Layer, x: Array, state: Any, lengths: Any, dy: Option
 
     suffixes = [suffix for *_, suffix in spec.parts()]
     found = [layer._as_given(part.dh, unbatched) for parts in levels for part in parts]
-    name = TRACED[spec.family][-1]
+    name = CELLS[spec.family].trace[-1]
     return {name + (suffix if len(found) > 1 else ""): dh for suffix, dh in zip(suffixes, found)}
 
 

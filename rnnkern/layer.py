@@ -18,7 +18,7 @@ from . import _core, options, reference
 from .frozen import FrozenLayer
 from .gradient_flow import trace_gradients
 from .serialization import save
-from .spec import TRACED, Array, Spec
+from .spec import Array, Spec
 from .weights import Weights, check_weights, fixed_array
 
 State = Array | tuple[Array, Array]
@@ -361,10 +361,10 @@ class Layer:
         Returns
         -------
         dict
-            LSTM: i, f, g, o, c, h; GRU: r, z, n, h; RNN: h; Jordan: h, y; arrays (T, B, H), laid out as x. With several layers or
-            directions the keys end in ``_l0``, ``_l0_reverse`` and so on. Zero after each sequence's length.
+            LSTM: i, f, g, o, c, h; GRU: r, z, n, h; RNN: h; Jordan: h, y; arrays (T, B, H), laid out as x. With several
+            layers or directions the keys end in ``_l0``, ``_l0_reverse`` and so on. Zero after each sequence's length.
         """
-        names = TRACED[self._spec.family]
+        names = reference.CELLS[self._spec.family].trace
         single = self.num_layers * self._spec.num_directions == 1
         suffixes = [suffix for *_, suffix in self._spec.parts()]
         if self._backend == "native":

@@ -22,15 +22,6 @@ GATES: dict[str, tuple[str, ...]] = {
 }
 """The gates of each cell in the order of the stored weights (PyTorch's)."""
 
-TRACED: dict[str, tuple[str, ...]] = {
-    "rnn": ("h",),
-    "lstm": ("i", "f", "g", "o", "c", "h"),
-    "gru_reset_after": ("r", "z", "n", "h"),
-    "gru_reset_before": ("r", "z", "n", "h"),
-    "jordan": ("h", "y"),
-}
-"""What `Layer.trace` returns of each cell; what is fed back is the last one."""
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -44,14 +35,14 @@ class Spec:
     bias: bool = True
     proj_size: int = 0
     """Of an LSTM's projection, or of a Jordan network's output."""
-    softmax: bool = False
-    """Of a Jordan network's output."""
     peephole: bool = False
     coupled: Optional[Literal["i", "f"]] = None
     clip: Optional[float] = None
     activations: tuple[tuple[Activation, ...], ...] = ()
     """One tuple per direction, each in ONNX's order: RNN (f,), GRU (f, g), LSTM (f, g, h)."""
     dtype: np.dtype[Any] = np.dtype(np.float32)
+    softmax: bool = False
+    """Of a Jordan network's output."""
 
     @property
     def num_directions(self) -> int:

@@ -54,7 +54,7 @@ def test_wrong_states(backend):
     for shape in [(1, B, H), (1, O), (B, O)]:
         with pytest.raises(ValueError, match=r"^state: expected a float32 array of shape \(1, 3, 5\)"):
             layer(x, np.zeros(shape, np.float32))
-    with pytest.raises(TypeError, match="^state: "):
+    with pytest.raises(TypeError, match=r"^state: "):
         layer(x, (np.zeros((1, B, O), np.float32),) * 2)
     _, _, tape = layer.forward(x)
     with pytest.raises(ValueError, match=r"^dy: expected a float32 array of shape \(7, 3, 5\)"):

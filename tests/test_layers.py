@@ -1047,10 +1047,10 @@ def test_results_are_fresh():
 @both
 def test_generate_stops_at_a_wrong_input(backend):
     stream = make("GRU", backend=backend).freeze().stream(3)
-    with pytest.raises(ValueError, match="^x_t: expected a float32 array of shape"):
+    with pytest.raises(ValueError, match=r"^x_t: expected a float32 array of shape"):
         stream.generate(x[0], lambda y: y, 3)
     for wrong in (lambda y: y[:, :4].astype(np.float64), lambda y: y[:, :4].tolist(), lambda y: None):
-        with pytest.raises(TypeError, match="^x_t: expected a float32 array of shape"):
+        with pytest.raises(TypeError, match=r"^x_t: expected a float32 array of shape"):
             stream.generate(x[0], wrong, 3)
     with pytest.raises(ZeroDivisionError):
         stream.generate(x[0], lambda y: 1 / 0, 3)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the kernels for aarch64 and runs every cell against the reference under an emulator.
-# Needs aarch64-linux-gnu-g++, qemu-aarch64, cmake, ninja, and a Python with rnnkern installed ($PYTHON, default python).
+# Needs aarch64-linux-gnu-g++, qemu-aarch64, cmake, ninja, and a Python with rnnkern[test] ($PYTHON, default python).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=build/neon

@@ -161,12 +161,12 @@ def compute_output_layer(sizes: Sizes, dtype: np.dtype[Any], isa: Optional[str])
     weight *= dtype.type(sizes.H**-0.5)
     targets = random.integers(0, classes, positions)
     mask = random.random(positions) < 0.7 if sizes.ragged else None
+    found: tuple[Any, ...]
     if isa is None:
         found = reference.linear_cross_entropy(h, weight, bias, targets, mask=mask, gradient=True)
     else:
         found = _core.linear_cross_entropy(h, weight, bias, targets, mask, -100, True, True, isa)
-    loss, dh, dweight, dbias = found
-    return {"loss": np.asarray(loss, dtype), "dh": dh, "dweight": dweight, "dbias": dbias}
+    return {"loss": np.asarray(found[0], dtype), **dict(zip(("dh", "dweight", "dbias"), found[1:]))}
 
 
 def named(prefix: str, state: Any) -> dict[str, Array]:

@@ -52,7 +52,7 @@ class Cell:
     """
 
     trace: ClassVar[tuple[str, ...]]
-    """Names of the saved values that a user may ask for."""
+    """Names of the saved values that a user may ask for; the last one is what is fed back."""
 
     def __init__(self, spec: Spec, activations: tuple[Activation, ...], weights: Mapping[str, Array]) -> None:
         self.spec, self.activations, self.weights = spec, activations, weights

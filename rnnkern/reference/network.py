@@ -52,11 +52,12 @@ class Tape:
 
     @property
     def gates(self) -> dict[str, dict[str, Array]]:
-        """By suffix and name (LSTM i f g o c h, GRU r z n h, RNN h, Jordan h y): values by step (T, B, H), zero in padding."""
-        trace = CELLS[self.spec.family].trace
-        return {suffix: {name: self._gather(steps, name, name == trace[-1]) for name in trace} for suffix, steps in self.steps.items()}
+        """By suffix and name (of `Cell.trace`): values by step (T, B, H), zero in padding."""
+        names = CELLS[self.spec.family].trace
+        return {suffix: {name: self._gather(steps, name) for name in names} for suffix, steps in self.steps.items()}
 
-    def _gather(self, steps: list[Step], name: str, is_output: bool) -> Array:
+    def _gather(self, steps: list[Step], name: str) -> Array:
+        is_output = name == CELLS[self.spec.family].trace[-1]
         width = self.spec.output_size if is_output else self.spec.hidden_size
         values = np.zeros((*self.x.shape[:2], width), self.x.dtype)
         for step in steps:

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "cross_entropy.hpp"
 #include "dispatch.hpp"
 #include "driver.hpp"
 
@@ -67,6 +68,7 @@ Spec read_spec(Reader& in) {
   spec.proj_size = in.integer();
   spec.num_layers = in.integer();
   spec.num_directions = in.integer();
+  spec.softmax = in.integer() != 0;
   spec.peephole = in.integer() != 0;
   spec.coupling = static_cast<Coupling>(in.integer());
   spec.clip = in.value<double>();
@@ -89,7 +91,7 @@ struct Parameters {
   template <class Next>
   Parameters(const Spec& spec, bool bias, Next next) {
     const int64_t parts = spec.num_layers * spec.num_directions;
-    arrays.reserve(static_cast<std::size_t>(parts * 6));
+    arrays.reserve(static_cast<std::size_t>(parts * 7));
     auto add = [&](bool present, int64_t n) -> T* {
       if (!present) return nullptr;
       arrays.push_back(next(n));
@@ -104,13 +106,14 @@ struct Parameters {
       w.bias_hh = add(bias, rows);
       w.peephole = add(spec.peephole, 3 * spec.hidden_size);
       w.hr = add(spec.proj_size > 0, spec.proj_size * spec.hidden_size);
+      w.bias_hr = add(bias && spec.family == CellFamily::jordan, spec.proj_size);
       views.push_back(w);
     }
   }
 
   std::vector<Weights<const T>> constant() const {
     std::vector<Weights<const T>> out;
-    for (const Weights<T>& w : views) out.push_back({w.ih, w.hh, w.bias_ih, w.bias_hh, w.peephole, w.hr});
+    for (const Weights<T>& w : views) out.push_back({w.ih, w.hh, w.bias_ih, w.bias_hh, w.peephole, w.hr, w.bias_hr});
     return out;
   }
 };
@@ -134,7 +137,20 @@ struct Outputs {
 };
 
 template <class T>
-void run_case(Reader& in, Bytes& out, const KernelTable& table, int threads) {
+std::vector<T> nans(int64_t n) {
+  return std::vector<T>(static_cast<std::size_t>(n), std::numeric_limits<T>::quiet_NaN());
+}
+template <class T>
+auto pointer(std::vector<T>& values) {
+  return values.empty() ? nullptr : values.data();
+}
+template <class T>
+auto pointer(const std::vector<T>& values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+template <class T>
+void run_network(Reader& in, Bytes& out, const KernelTable& table, int threads) {
   const Spec spec = read_spec(in);
   const bool bias = in.integer() != 0;
   const int64_t steps = in.integer(), batch = in.integer();
@@ -147,11 +163,6 @@ void run_case(Reader& in, Bytes& out, const KernelTable& table, int threads) {
   const int64_t c_size = spec.has_cell_state() ? parts * batch * spec.hidden_size : 0;
   const int64_t x_size = steps * batch * spec.input_size;
   const int64_t y_size = (return_sequence ? steps : 1) * batch * width;
-
-  auto pointer = [](auto& v) { return v.empty() ? nullptr : v.data(); };
-  auto nans = [](int64_t n) {
-    return std::vector<T>(static_cast<std::size_t>(n), std::numeric_limits<T>::quiet_NaN());
-  };
 
   const auto lengths = in.array<int64_t>(has_lengths ? batch : 0);
   const auto x = in.array<T>(x_size);
@@ -169,7 +180,7 @@ void run_case(Reader& in, Bytes& out, const KernelTable& table, int threads) {
   call.c0 = pointer(c0);
   call.return_sequence = return_sequence;
 
-  const Outputs<T> blank{nans(y_size), nans(h_size), nans(c_size)};
+  const Outputs<T> blank{nans<T>(y_size), nans<T>(h_size), nans<T>(c_size)};
   Outputs<T> inferred = blank, frozen = blank, result = blank;
   inferred.attach(call, width);
   run<T>(spec, table, weight_views.data(), nullptr, call, threads);
@@ -181,8 +192,8 @@ void run_case(Reader& in, Bytes& out, const KernelTable& table, int threads) {
   if (!result.same_bits(inferred)) fail("inference differs from forward");
   if (!result.same_bits(frozen)) fail("packed inference differs from forward");
 
-  const Parameters<T> dweights(spec, bias, nans);
-  auto dx = nans(x_size), dh0 = nans(h_size), dc0 = nans(c_size);
+  const Parameters<T> dweights(spec, bias, nans<T>);
+  auto dx = nans<T>(x_size), dh0 = nans<T>(h_size), dc0 = nans<T>(c_size);
   BackwardCall<T> back{};
   back.forward = call;
   back.dy = {dy.data(), batch * width, width};
@@ -196,6 +207,41 @@ void run_case(Reader& in, Bytes& out, const KernelTable& table, int threads) {
 
   for (const auto* values : {&result.y, &result.h, &result.c, &dx, &dh0, &dc0}) append(out, *values);
   for (const auto& values : dweights.arrays) append(out, values);
+}
+
+template <class T>
+void run_output_layer(Reader& in, Bytes& out, const KernelTable& table, int threads) {
+  CrossEntropy<T> call{};
+  call.positions = in.integer();
+  call.width = in.integer();
+  call.classes = in.integer();
+  call.mean = in.integer() != 0;
+  call.gradients = true;
+  const bool has_bias = in.integer() != 0;
+  const auto h = in.array<T>(call.positions * call.width), weight = in.array<T>(call.classes * call.width);
+  const auto bias = in.array<T>(has_bias ? call.classes : 0);
+  call.count = in.integer();
+  const auto counted = in.array<int64_t>(call.count), targets = in.array<int64_t>(call.count);
+  auto dh = nans<T>(call.positions * call.width), dweight = nans<T>(call.classes * call.width);
+  auto dbias = nans<T>(has_bias ? call.classes : 0);
+  call.h = h.data();
+  call.weight = weight.data();
+  call.bias = pointer(bias);
+  call.counted = counted.data();
+  call.targets = targets.data();
+  call.dh = dh.data();
+  call.dweight = dweight.data();
+  call.dbias = pointer(dbias);
+  append(out, std::vector<T>{static_cast<T>(cross_entropy(table, call, threads))});
+  for (const auto* values : {&dh, &dweight, &dbias}) append(out, *values);
+}
+
+template <class T>
+void run_case(Reader& in, Bytes& out, const KernelTable& table, int threads) {
+  if (in.integer() == 0)
+    run_network<T>(in, out, table, threads);
+  else
+    run_output_layer<T>(in, out, table, threads);
 }
 
 Bytes run_cases(const Bytes& file, const KernelTable& table, int threads) {

@@ -1,4 +1,5 @@
-"""Runs `native_check` on every cell, dtype and a set of odd shapes and compares its results with the reference.
+"""Runs `native_check` on every cell and the output layer, dtype and a set of odd shapes, and compares its results with
+the reference.
 
     python tests/native/check.py [--threads N] [--callers N] ISA COMMAND...
 
@@ -19,15 +20,17 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import test_cross_entropy as output_layer
+
 from harness import CELLS, DTYPES, Case, assert_all_close, forward_backward, make_inputs
 
-FAMILIES = ("rnn", "lstm", "gru_reset_after", "gru_reset_before")  # CellFamily
+NETWORK, OUTPUT_LAYER = range(2)
+FAMILIES = ("rnn", "lstm", "gru_reset_after", "gru_reset_before", "jordan")  # CellFamily
 COUPLINGS = (None, "i", "f")  # Coupling
 ACTIVATIONS = (  # ActivationKind
     *("Affine", "Elu", "HardSigmoid", "Identity", "LeakyRelu", "Relu", "ScaledTanh"),
     *("Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
 )
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_peephole", "weight_hr")  # struct Weights
 UNUSED = ("Identity", 0.0, 0.0)
 SHAPES = (
     (0, 2, 3, 4),
@@ -68,7 +71,8 @@ class Problem:
 
     @property
     def weight_names(self) -> list[str]:
-        names = [name + suffix for *_, suffix in self.layer._spec.parts() for name in WEIGHTS]
+        spec = self.layer._spec
+        names = [name + suffix for *_, suffix in spec.parts() for name in spec.part_weights]
         return [name for name in names if name in self.layer.weights]
 
     def encode(self) -> bytes:
@@ -76,15 +80,9 @@ class Problem:
         spec, case, inputs = self.layer._spec, self.case, self.inputs
         members = 2 if spec.has_cell_state else 1
 
-        def integers(*values) -> bytes:
-            return np.array(values, np.int64).tobytes()
-
-        def arrays(*values) -> bytes:
-            return b"".join(np.ascontiguousarray(value, self.dtype).tobytes() for value in values)
-
         sizes = (spec.input_size, spec.hidden_size, spec.proj_size, spec.num_layers, spec.num_directions)
-        out = integers(DTYPES.index(self.dtype), FAMILIES.index(spec.family), *sizes)
-        out += integers(spec.peephole, COUPLINGS.index(spec.coupled))
+        out = integers(DTYPES.index(self.dtype), NETWORK, FAMILIES.index(spec.family), *sizes)
+        out += integers(spec.softmax, spec.peephole, COUPLINGS.index(spec.coupled))
         out += np.float64(np.inf if spec.clip is None else spec.clip).tobytes()
         for activations in (spec.activations * 2)[:2]:
             for name, alpha, beta in (*activations, UNUSED, UNUSED)[:3]:
@@ -94,20 +92,70 @@ class Problem:
             out += integers(*inputs.lengths)
         state = inputs.state if members == 2 else (inputs.state,)
         dstate = inputs.dstate if members == 2 else (inputs.dstate,)
-        out += arrays(inputs.x, *state, *(self.layer.weights[name] for name in self.weight_names))
-        return out + arrays(inputs.dy, *dstate)
+        weights = (self.layer.weights[name] for name in self.weight_names)
+        return out + arrays(self.dtype, inputs.x, *state, *weights, inputs.dy, *dstate)
 
-    def take(self, values: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """This problem's results by name, and the bytes after them."""
-        results = {}
-        for name, array in self.expected.items():
-            size = array.size * np.dtype(self.dtype).itemsize
-            results[name], values = values[:size].view(self.dtype).reshape(array.shape), values[size:]
-        return results, values
+    def compare(self, actual: dict[str, np.ndarray]) -> None:
+        assert_all_close(actual, self.expected, self.case)
 
 
-def problems() -> Iterator[Problem]:
+@dataclass(frozen=True)
+class OutputLayer:
+    """One call of `linear_cross_entropy` with gradients."""
+
+    shape: tuple[int, int, int]  # N, H, V
+    dtype: type
+    biased: bool
+    chosen: str
+    reduction: str
+
+    @cached_property
+    def arguments(self):
+        return output_layer.problem(*self.shape, self.dtype, self.biased, self.chosen)
+
+    @cached_property
+    def expected(self) -> dict[str, np.ndarray]:
+        arguments, mask = self.arguments
+        results = zip(output_layer.NAMES, output_layer.truth(arguments, mask, reduction=self.reduction), strict=True)
+        return {name: np.asarray(array) for name, array in results if array is not None}
+
+    def encode(self) -> bytes:
+        (h, weight, bias, targets), mask = self.arguments
+        counts = (targets != -100) & (True if mask is None else mask)
+        counted = np.flatnonzero(counts)
+        out = integers(DTYPES.index(self.dtype), OUTPUT_LAYER, *self.shape, self.reduction == "mean", self.biased)
+        out += arrays(self.dtype, h, weight, *([bias] if self.biased else []))
+        return out + integers(len(counted), *counted, *targets[counted])
+
+    def compare(self, actual: dict[str, np.ndarray]) -> None:
+        arguments, mask = self.arguments
+        found, expected = ([results.get(name) for name in output_layer.NAMES] for results in (actual, self.expected))
+        counted = output_layer.number(arguments[3], mask, self.reduction)
+        output_layer.assert_all_close(found, expected, arguments, counted)
+
+
+def integers(*values) -> bytes:
+    return np.array(values, np.int64).tobytes()
+
+
+def arrays(dtype, *values) -> bytes:
+    return b"".join(np.ascontiguousarray(value, dtype).tobytes() for value in values)
+
+
+def take(problem: Problem | OutputLayer, values: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A problem's results by name, and the bytes after them."""
+    results = {}
+    for name, array in problem.expected.items():
+        size = array.size * np.dtype(problem.dtype).itemsize
+        results[name], values = values[:size].view(problem.dtype).reshape(array.shape), values[size:]
+    return results, values
+
+
+def problems() -> Iterator[Problem | OutputLayer]:
     for dtype in DTYPES:
+        for shape in output_layer.SHAPES:
+            yield OutputLayer(shape, dtype, biased=True, chosen="some", reduction="mean")
+        yield OutputLayer(output_layer.SHAPES[-1], dtype, biased=False, chosen="all", reduction="sum")
         for cell in CELLS:
             for number, (steps, batch, inputs, hidden) in enumerate(SHAPES):
                 yield Problem(Case(cell, steps, batch, inputs, hidden, lengths=steps > 0 and number % 2 == 1), dtype)
@@ -131,9 +179,9 @@ def main() -> int:
         values = np.frombuffer(results.read_bytes(), np.uint8)
     failed = 0
     for problem in every:
-        actual, values = problem.take(values)
+        actual, values = take(problem, values)
         try:
-            assert_all_close(actual, problem.expected, problem.case)
+            problem.compare(actual)
         except AssertionError as error:
             failed += 1
             print(f"FAILED {problem}: {error}")
