@@ -1,4 +1,4 @@
-"""Every system of the course notes by the public interface: what is tested elsewhere is named, the rest is here.
+"""Every system of docs/gallery.md by the public interface: what is tested elsewhere is named, the rest is here.
 
 Their known answers are in test_known_answers.py.
 """
@@ -112,7 +112,7 @@ def test_layers_on_top_of_each_other():
     "options", [{}, {"peephole": True}, {"coupled": "i"}, {"coupled": "f"}, {"proj_size": 2}], ids=str
 )
 def test_lstm_of_five_gates(options):
-    """As the notes draw it: input gate, forget gate, input modulation, output gate, output modulation."""
+    """As it is often drawn: input gate, forget gate, input modulation, output gate, output modulation."""
     lstm = rnnkern.LSTM(I, H, dtype=np.float64, seed=0, **options)
     w = {name[:-3]: weight for name, weight in lstm.weights.items()}
     h, c = np.zeros((B, options.get("proj_size", H))), np.zeros((B, H))
