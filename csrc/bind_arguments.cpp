@@ -149,7 +149,7 @@ std::vector<py::array_t<T>> checked_state(const char* name, py::handle object, c
 void check_volume(const Spec& spec, int64_t steps, int64_t batch) {
   // A rough bound; what does not fit in memory shows when it is allocated.
   const int64_t width =
-      64 * (spec.hidden_size + spec.input_size + spec.output_size()) * spec.num_layers * spec.num_directions;
+      64 * (spec.hidden_size + spec.input_size + spec.proj_size) * spec.num_layers * spec.num_directions;
   int64_t rows, bytes;
   if (__builtin_mul_overflow(steps, batch, &rows) || __builtin_mul_overflow(rows, width, &bytes))
     throw py::value_error("x: " + std::to_string(steps) + " steps of " + std::to_string(batch) +
