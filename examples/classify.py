@@ -201,10 +201,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--rate", type=float, default=0.003, help="learning rate, a fifth after 50 epochs (%(default)s)"
     )
     parser.add_argument("--epochs", type=int, default=60, help="times that the data is seen (%(default)s)")
+    parser.add_argument("--short", action="store_true", help="25 epochs")
     parser.add_argument("--threads", type=int, default=1, help="of either way (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", metavar="FILE", help="draw the losses over time and the confusion matrices")
     options = parser.parse_args(argv)
+    if options.short:
+        options.epochs = 25
     for name in options.data:
         if name not in SOURCES:  # argparse's choices don't take a list as default
             parser.error(f"data must be of {', '.join(SOURCES)}, got {name!r}")

