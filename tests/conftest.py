@@ -1,8 +1,14 @@
-"""The option --slow."""
+"""The option --slow, and how tests get hold of an example."""
 
 from __future__ import annotations
 
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def pytest_addoption(parser):
@@ -14,3 +20,18 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """`load(name, *packages)` imports examples/name.py, or skips where rich or one of its other packages is missing."""
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+    def load(name: str, *packages: str):
+        for package in ("rich", *packages):
+            if find_spec(package) is None:
+                pytest.skip(f"needs the package {package}")
+        return importlib.import_module(name)
+
+    return load
