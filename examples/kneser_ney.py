@@ -50,9 +50,11 @@ class KneserNey:
             probability = (count - self.discounts[n][min(count, 3)] + rest) / known.total
         return probability
 
-    def bits_per_character(self, text: str) -> float:
+    def bits(self, text: str) -> float:
         """Cross-entropy of all characters of a text but the first."""
-        bits = (-log2(self.probability(text[i], text[max(0, i - self.order + 1) : i])) for i in range(1, len(text)))
+        bits = (
+            -log2(self.probability(text[i : i + 1], text[max(0, i - self.order + 1) : i])) for i in range(1, len(text))
+        )
         return sum(bits) / (len(text) - 1)
 
 
