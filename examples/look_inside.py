@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from language_model import Array, Ids, LanguageModel, cross_entropy, manual, train
+from language_model import CELLS, Array, Ids, LanguageModel, manual, train
 from language_model import parse as language_model_options
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -30,7 +30,6 @@ from rich.table import Table
 
 import rnnkern
 
-CELLS = ("RNN", "LSTM", "GRU")
 STEPS = 100
 """How far back gradients are followed."""
 LEARNED = 50_000
@@ -41,13 +40,7 @@ COLUMNS = 80
 
 
 class Model(LanguageModel):
-    """The language model with any of the three cells."""
-
-    def __init__(self, cell: str, size: int, embedding: int, hidden: int, dropout: float, seed: int) -> None:
-        super().__init__(size, embedding, hidden, dropout, seed)
-        self.cell = cell
-        if cell != "LSTM":
-            self.lstm = getattr(rnnkern, cell)(embedding, hidden, seed=seed)
+    """The language model, and what looks into it."""
 
     def gradient_flow(self, ids: Ids) -> dict[str, Array]:
         """Inputs (T, B, E) of the layer, and the gradient (T, B, H) by y of the loss at the last of T + 1 characters.
@@ -55,22 +48,22 @@ class Model(LanguageModel):
         The gradient of each sequence has norm 1.
         """
         x = self.embedding[ids[:-1]]
-        y, _ = self.lstm(x)
-        _, dlogits = cross_entropy(y[-1] @ self.weight.T + self.bias, ids[-1])
+        y, _ = self.layer(x)
+        _, out = rnnkern.linear_cross_entropy(y[-1], self.weight, self.bias, ids[-1], gradient=True)
         dy = np.zeros_like(y)
-        dy[-1] = dlogits @ self.weight
+        dy[-1] = out.h
         dy[-1] /= np.linalg.norm(dy[-1], axis=-1, keepdims=True)
         return {"x": x, "dy": dy}
 
     def norms(self, ids: Ids) -> Array:
         """The norm of ∂L/∂h_t of each step and sequence (T, B)."""
-        return np.linalg.norm(self.lstm.trace_gradients(**self.gradient_flow(ids))["h"].astype(np.float64), axis=-1)
+        return np.linalg.norm(self.layer.trace_gradients(**self.gradient_flow(ids))["h"].astype(np.float64), axis=-1)
 
     def memory(self, ids: Ids) -> Array:
         """What each unit remembers after each of T characters (T, H): tanh(c) of an LSTM, h of the others."""
         state, parts = None, []
         for start in range(0, len(ids), 1000):
-            trace = self.lstm.trace(self.embedding[ids[start : start + 1000]], state)
+            trace = self.layer.trace(self.embedding[ids[start : start + 1000]], state)
             last = {name: trace[name][-1:] for name in "hc" if name in trace}
             state = (last["h"], last["c"]) if "c" in last else last["h"]
             parts.append(np.tanh(trace["c"]) if "c" in trace else trace["h"])
@@ -183,8 +176,8 @@ def excerpt(text: str, feature: Array, lines: int = LINES, least: int = 0) -> sl
 def draw_gradients(untrained: Mapping[str, Model], trained: Mapping[str, Model], ids: Ids) -> Figure:
     """Two panels; the untrained one also has the LSTM without the bias of 1 that its forget gates begin with."""
     plain = copy.deepcopy(untrained["LSTM"])
-    hidden = plain.lstm.hidden_size
-    plain.lstm.weights["bias_ih_l0"][hidden : 2 * hidden] -= 1
+    hidden = plain.layer.hidden_size
+    plain.layer.weights["bias_ih_l0"][hidden : 2 * hidden] -= 1
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for panel, models, title in zip(
         figure.subplots(1, 2, sharey=True),
@@ -193,7 +186,7 @@ def draw_gradients(untrained: Mapping[str, Model], trained: Mapping[str, Model],
     ):
         flows = {name: model.gradient_flow(ids) for name, model in models.items()}
         rnnkern.plot.gradient_flow(
-            {name: model.lstm for name, model in models.items()},
+            {name: model.layer for name, model in models.items()},
             {name: flow["x"] for name, flow in flows.items()},
             dy={name: flow["dy"] for name, flow in flows.items()},
             ax=panel,
@@ -229,7 +222,7 @@ def draw_gates(model: Model, ids: Ids, text: str, feature: Array, units: list[in
     """Everything inside some units of the LSTM, on one line of held-out text."""
     place = excerpt(text, feature, lines=1, least=70)
     start = max(0, place.start - 1000)  # far enough for the state to know where it is
-    trace = model.lstm.trace(model.embedding[ids[start : place.stop]])
+    trace = model.layer.trace(model.embedding[ids[start : place.stop]])
     shown = {name: array[place.start - start :] for name, array in trace.items()}
     return rnnkern.plot.gates(shown, text[place], units=units)
 
@@ -263,7 +256,7 @@ def fit(
     untrained = copy.deepcopy(model)
     bits = []
     with Progress(BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console, transient=True) as progress:
-        train(model, ids, settings, progress, lambda seconds: bits.append((seconds, model.bits_per_character(held))))
+        train(model, ids, settings, progress, lambda seconds: bits.append((seconds, model.bits(held))))
     console.print(f"{cell}: {bits[-1][1]:.3f} bits per held-out character after {bits[-1][0]:.0f} s of training")
     return untrained, model
 

@@ -49,11 +49,14 @@ def test_kneser_ney_bigrams_by_definition(load):
         assert model.probability(b, a) == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradients_by_finite_differences(language_model):
-    model = language_model.LanguageModel(7, embedding=3, hidden=4, dropout=0.0, seed=1, dtype=np.float64)
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+def test_gradients_by_finite_differences(language_model, cell):
+    model = language_model.LanguageModel(cell, 7, embedding=3, hidden=4, dropout=0.0, seed=1, dtype=np.float64)
     rng = np.random.default_rng(2)
     ids, targets = rng.integers(7, size=(2, 6, 5))
-    state = (rng.normal(size=(1, 5, 4)), rng.normal(size=(1, 5, 4)))
+    state = rng.normal(size=(1, 5, 4))
+    if cell == "LSTM":
+        state = (state, rng.normal(size=(1, 5, 4)))
     _, gradients, _ = model.gradients(ids, targets, state)
     assert gradients.keys() == model.parameters.keys()
     step = 1e-5
@@ -67,11 +70,12 @@ def test_gradients_by_finite_differences(language_model):
         assert np.vdot(gradients[name], direction) == pytest.approx(slope, rel=1e-6, abs=1e-9), name
 
 
-def test_evaluation_is_the_loss_of_training(language_model):
-    model = language_model.LanguageModel(7, embedding=3, hidden=4, dropout=0.0, seed=1, dtype=np.float64)
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+def test_evaluation_is_the_loss_of_training(language_model, cell):
+    model = language_model.LanguageModel(cell, 7, embedding=3, hidden=4, dropout=0.0, seed=1, dtype=np.float64)
     ids = np.random.default_rng(3).integers(7, size=40)
     nats, _, _ = model.gradients(ids[:-1, None], ids[1:, None])
-    assert model.bits_per_character(ids) == pytest.approx(nats / np.log(2), rel=1e-12)
+    assert model.bits(ids) == pytest.approx(nats / np.log(2), rel=1e-12)
 
 
 def test_adam_moves_by_the_rate_and_finds_a_minimum(language_model):
@@ -104,20 +108,78 @@ def test_windows_read_on(language_model):
     np.testing.assert_array_equal((targets - inputs) % 103, 1)
 
 
-def test_language_model_learns(language_model, load, tmp_path, capsys):
-    """An epoch of a small model ends between the unigrams and the 5-grams, and the exit code says so."""
-    picture = tmp_path / "curve.png"
-    assert language_model.main(["--epochs", "1", "--hidden", "48", "--plot", str(picture)]) == 1
-    text = language_model.manual()
-    split = len(text) * 9 // 10
-    unigrams = load("kneser_ney").KneserNey(text[:split], 1, len(set(text))).bits_per_character(text[split:])
-    printed = re.search(r"([\d.]+) bits per character after .* 5-gram model: ([\d.]+)", capsys.readouterr().out)
-    assert printed
-    assert float(printed[2]) < float(printed[1]) < unigrams
+@pytest.mark.parametrize(("size", "embedding", "hidden"), [(100, 64, 384), (2500, 128, 256), (30, 5, 7)])
+def test_equal_size(language_model, size, embedding, hidden):
+    """No other number of units comes nearer."""
+
+    def parameters(cell: str, units: int) -> int:
+        model = language_model.LanguageModel(cell, size, embedding, units, dropout=0.0, seed=0)
+        return sum(array.size for array in model.parameters.values())
+
+    wanted = parameters("LSTM", hidden)
+    for cell in ("RNN", "LSTM", "GRU"):
+        units = language_model.equal_size(cell, size, embedding, hidden)
+        found = {near: abs(parameters(cell, near) - wanted) for near in (units - 1, units, units + 1)}
+        assert min(found, key=found.get) == units
+
+
+def test_corpus_of_words(language_model):
+    """What the first nine tenths have only once is unknown, and so is what only the last tenth has."""
+    corpus = language_model.Corpus.words("a b(a b\n\n\n" * 9 + "once c a b. a\n\n")
+    assert corpus.symbols == ["<unk>", "\n\n", "(", "a", "b"]
+    assert corpus.unit == "word"
+    assert corpus.text(corpus.training.tolist()).startswith("a b ( a b \n\n a b (")
+    assert len(corpus.training) + len(corpus.held) == 9 * 6 + 7
+    assert corpus.text(corpus.held.tolist()) == "<unk> <unk> a b <unk> a \n\n"
+
+
+def test_samples_follow_the_temperature(language_model):
+    """Cold ones take the likeliest symbol, and at 1 symbols come as often as the model says."""
+    model = language_model.LanguageModel("GRU", 3, embedding=2, hidden=4, dropout=0.0, seed=0)
+    model.weight[:] = 0
+    model.bias[:] = np.log([0.5, 0.3, 0.2])
+    assert set(model.sample(0, 50, 0.01)) == {0}
+    shares = np.bincount(model.sample(0, 4000, 1.0), minlength=3) / 4000
+    np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=5 * (0.25 / 4000) ** 0.5)
+
+
+TABLE = r"(\d-gram|RNN|LSTM|GRU) +│ +(\d*) │ +([\d,]+)\D.*│ +([\d.]+) │ +([\d.]+) │"
+SMALL = ["--epochs", "0.3", "--hidden", "32", "--rate", "0.01", "--order", "2"]
+
+
+def test_language_models(language_model, tmp_path, capsys):
+    """Small models of each cell, not trained for long: the exit code says whether they are below the bigrams."""
+    picture = tmp_path / "curves.png"
+    code = language_model.main([*SMALL, "--plot", str(picture)])
+    rows = {row[0]: row[1:] for row in re.findall(TABLE, capsys.readouterr().out)}
+    assert list(rows) == ["2-gram", "RNN", "LSTM", "GRU"]
+    assert len({round(int(rows[cell][1].replace(",", "")), -3) for cell in ("RNN", "LSTM", "GRU")}) == 1
+    bits = {name: float(row[2]) for name, row in rows.items()}
+    for name, row in rows.items():
+        assert float(row[3]) == pytest.approx(2 ** bits[name], rel=1e-2)
+    assert code == (not max(bits["LSTM"], bits["GRU"]) < bits["2-gram"])
     assert picture.stat().st_size > 1000
+
+
+def test_language_model_of_words(language_model, load, capsys):
+    """A small one ends between the unigrams and the bigrams."""
+    assert language_model.main([*SMALL, "--words", "--cell", "GRU", "--temperature", "1"]) == 1
+    printed = capsys.readouterr().out
+    found = {row[0]: float(row[3]) for row in re.findall(TABLE, printed)}
+    corpus = language_model.Corpus.words(language_model.manual())
+    unigrams = load("kneser_ney").KneserNey(tuple(corpus.training.tolist()), 1, len(corpus.symbols))
+    assert found["2-gram"] < found["GRU"] < unigrams.bits(tuple(corpus.held.tolist()))
+    assert "the GRU is not below the 2-gram model" in printed
+
+
+@pytest.mark.parametrize("arguments", [["--temperature", "0"], ["--cell", "CNN"], ["--hidden", "-1"]])
+def test_language_model_bad_arguments(language_model, arguments, capsys):
+    with pytest.raises(SystemExit):
+        language_model.main(arguments)
+    assert arguments[0] in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_language_model_beats_5_grams(language_model):
-    assert language_model.main([]) == 0
+    assert language_model.main(["--cell", "LSTM"]) == 0

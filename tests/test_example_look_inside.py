@@ -46,7 +46,7 @@ def test_look_inside_memory_is_that_of_the_whole_text(look_inside):
     ids = np.random.default_rng(0).integers(5, size=2100)
     for cell in look_inside.CELLS:
         model = look_inside.Model(cell, 5, embedding=3, hidden=4, dropout=0.0, seed=0)
-        trace = model.lstm.trace(model.embedding[ids])
+        trace = model.layer.trace(model.embedding[ids])
         np.testing.assert_array_equal(model.memory(ids), np.tanh(trace["c"]) if cell == "LSTM" else trace["h"])
 
 
