@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import log, sqrt
+from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any, NamedTuple
 
@@ -243,10 +244,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 
     def add(name: str, default: float, meaning: str) -> None:
-        name_by_words = f", {WORDS[name]} for words" if name in WORDS else ""
-        parser.add_argument(
-            f"--{name}", type=type(default), default=default, help=f"{meaning} (%(default)s{name_by_words})"
-        )
+        for_words = f", {WORDS[name]} for words" if name in WORDS else ""
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{meaning} ({default}{for_words})")
 
     parser.add_argument("--cell", choices=CELLS, help="train only this one")
     parser.add_argument("--words", action="store_true", help="predict words, not characters")
@@ -263,12 +262,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("temperature", 0.7, "of the sample's softmax")
     add("seed", 0, "of all random numbers")
     parser.add_argument("--plot", metavar="FILE", help="draw the learning curves")
-    presets = parser.parse_args(argv)
-    parser.set_defaults(**(WORDS if presets.words else {}) | (SHORT if presets.short else {}))
+    chosen = parser.parse_args(argv)
+    parser.set_defaults(**(WORDS if chosen.words else {}) | (SHORT if chosen.short else {}))
     options = parser.parse_args(argv)
-    for name, value in vars(options).items():
-        if isinstance(value, (int, float)) and name != "seed" and not isinstance(value, bool) and not value > 0:
-            parser.error(f"argument --{name}: must be above 0, got {value}")
+    for name in ("order", "hidden", "embedding", "batch", "steps", "rate", "epochs", "minutes", "temperature"):
+        if not vars(options)[name] > 0:
+            parser.error(f"argument --{name}: must be above 0")
+    if not 0 <= options.dropout < 1:
+        parser.error("argument --dropout: must be at least 0 and below 1")
+    if options.plot and not Path(options.plot).parent.is_dir():
+        parser.error(f"argument --plot: there is no directory {Path(options.plot).parent}")
     return options
 
 

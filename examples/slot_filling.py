@@ -31,6 +31,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -83,8 +84,11 @@ class Names(NamedTuple):
 
 def names(rng: random.Random) -> tuple[Names, Names]:
     """As many towns as people, known ones and unknown ones."""
-    places = [import_module(f"faker.providers.address.{of}").Provider.cities for of in ("de_DE", "de_AT", "de_CH")]
-    person = import_module("faker.providers.person.de_DE").Provider
+    try:
+        places = [import_module(f"faker.providers.address.{of}").Provider.cities for of in ("de_DE", "de_AT", "de_CH")]
+        person = import_module("faker.providers.person.de_DE").Provider
+    except ModuleNotFoundError:
+        raise SystemExit("The names come from the package faker: pip install faker") from None
     towns = {name.lower() for cities in places for name in cities if name.isalpha()}
     people = {name.lower() for name in (*person.first_names_female, *person.first_names_male) if name.isalpha()}
     count = min(len(towns - people), len(people - towns))
@@ -299,6 +303,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in ("sentences", "hidden", "buckets", "size", "batch", "epochs"):
         if getattr(options, name) < 1:
             parser.error(f"argument --{name}: must be at least 1")
+    if options.plot and not Path(options.plot).parent.is_dir():
+        parser.error(f"argument --plot: there is no directory {Path(options.plot).parent}")
     return options
 
 

@@ -172,7 +172,7 @@ def test_language_model_of_words(language_model, load, capsys):
     assert "the GRU is not below the 2-gram model" in printed
 
 
-@pytest.mark.parametrize("arguments", [["--temperature", "0"], ["--cell", "CNN"], ["--hidden", "-1"]])
+@pytest.mark.parametrize("arguments", [["--temperature", "0"], ["--cell", "CNN"], ["--hidden", "-1"], ["--plot", "missing/x.png"]])
 def test_language_model_bad_arguments(language_model, arguments, capsys):
     with pytest.raises(SystemExit):
         language_model.main(arguments)
