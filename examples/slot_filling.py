@@ -277,7 +277,7 @@ def plot(trainings: Mapping[tuple[str, bool], Training], scores: Mapping[tuple[s
     bars.spines[["top", "right"]].set_visible(False)
     for panel, example in zip(axes[1:], EXAMPLES):
         shown = trainings["hashing", True].probabilities(example, [TOWN])[:, 0]
-        panel.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        panel.imshow(shown.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         panel.set_yticks(range(len(shown)), example.format(TOWN).split())
         panel.set_xticks(range(len(SLOTS)), SLOTS, rotation=40, ha="right")
     axes[1].set_title("LSTM with hashing, an unknown name", loc="left")
