@@ -30,11 +30,12 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from faker.providers.address import de_AT, de_CH, de_DE
+from faker.providers.person.de_DE import Provider as German
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -84,13 +85,8 @@ class Names(NamedTuple):
 
 def names(rng: random.Random) -> tuple[Names, Names]:
     """As many towns as people, known ones and unknown ones."""
-    try:
-        places = [import_module(f"faker.providers.address.{of}").Provider.cities for of in ("de_DE", "de_AT", "de_CH")]
-        person = import_module("faker.providers.person.de_DE").Provider
-    except ModuleNotFoundError:
-        raise SystemExit("The names come from the package faker: pip install faker") from None
-    towns = {name.lower() for cities in places for name in cities if name.isalpha()}
-    people = {name.lower() for name in (*person.first_names_female, *person.first_names_male) if name.isalpha()}
+    towns = {name.lower() for of in (de_DE, de_AT, de_CH) for name in of.Provider.cities if name.isalpha()}
+    people = {name.lower() for name in (*German.first_names_female, *German.first_names_male) if name.isalpha()}
     count = min(len(towns - people), len(people - towns))
     chosen = [rng.sample(sorted(some), count) for some in (towns - people, people - towns)]
     return Names(*(some[count // 5 :] for some in chosen)), Names(*(some[: count // 5] for some in chosen))
