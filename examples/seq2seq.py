@@ -60,6 +60,14 @@ PAD, START, END = range(3)
 LONGEST = 30
 """Symbols after which decoding stops."""
 
+DEFAULTS = {
+    (False, False): {"hidden": 256, "epochs": 8.0, "rate": 0.002, "dropout": 0.2, "smoothing": 0.1},
+    (False, True): {"hidden": 96, "epochs": 0.4, "rate": 0.004, "dropout": 0.0, "smoothing": 0.0},
+    (True, False): {"hidden": 256, "epochs": 3.0, "rate": 0.003, "dropout": 0.0, "smoothing": 0.0},
+    (True, True): {"hidden": 192, "epochs": 0.3, "rate": 0.004, "dropout": 0.0, "smoothing": 0.0},
+}
+"""Of some options, by (--autoencoder, --short)."""
+
 Lexicon = dict[str, list[list[str]]]
 """What may be said for a word: its pronunciations, or, of the auto-encoder, its letters."""
 
@@ -407,19 +415,16 @@ def draw_attention(axes: Axes, speaker: Speaker, said: Lexicon) -> None:
 
 
 def draw_neighbours(axes: Axes, speaker: Speaker, groups: dict[str, list[str]]) -> None:
-    """The vectors of words and their neighbours, on their two principal axes."""
+    """The cosines between the vectors of words and their neighbours."""
     words = [word for group in groups.values() for word in group]
     vectors = speaker.vectors(words)
-    centred = vectors - vectors.mean(dim=0)
-    flat = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
-    start = 0
-    for number, group in enumerate(groups.values()):
-        for word, (x, y) in zip(group, flat[start : start + len(group)].tolist()):
-            axes.text(x, y, word, color=f"C{number}", ha="center", va="center", fontsize="small")
-        start += len(group)
-    low, high = flat.min(dim=0).values - 0.05, flat.max(dim=0).values + 0.05
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
-    axes.set_title("held-out words and their neighbours", loc="left", weight="bold")
+    image = axes.imshow((vectors @ vectors.T).numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks(range(len(words)), words, fontsize=7)
+    for label in axes.get_yticklabels():
+        label.set_weight("bold" if label.get_text() in groups else "normal")
+    axes.figure.colorbar(image, ax=axes, label="cosine of their vectors")
+    axes.set_title("held-out words (bold) and those nearest", loc="left", weight="bold")
 
 
 # The program
@@ -430,13 +435,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--autoencoder", action="store_true", help="say the letters again, from one vector")
     parser.add_argument("--accelerate", action=argparse.BooleanOptionalAction, default=True, help="use rnnkern (yes)")
     parser.add_argument("--embedding", type=int, default=64, help="size of a symbol's vector (%(default)s)")
-    parser.add_argument("--hidden", type=int, default=256, help="units of the GRUs in each direction (%(default)s)")
+    parser.add_argument("--hidden", type=int, help="units of the GRUs in each direction (%(default)s)")
     parser.add_argument("--layers", type=int, default=1, help="of the encoder (%(default)s)")
-    parser.add_argument("--dropout", type=float, default=0.2, help="of embeddings and outputs (%(default)s)")
-    parser.add_argument("--smoothing", type=float, default=0.1, help="of the labels (%(default)s)")
+    parser.add_argument("--dropout", type=float, help="of embeddings and outputs (%(default)s)")
+    parser.add_argument("--smoothing", type=float, help="of the labels (%(default)s)")
     parser.add_argument("--batch", type=int, default=128, help="pairs of a step (%(default)s)")
-    parser.add_argument("--rate", type=float, default=0.002, help="learning rate at first (%(default)s)")
-    parser.add_argument("--epochs", type=float, default=8, help="times that the training part is seen (%(default)s)")
+    parser.add_argument("--rate", type=float, help="learning rate at first (%(default)s)")
+    parser.add_argument("--epochs", type=float, help="times that the training part is seen (%(default)s)")
     parser.add_argument("--minutes", type=float, default=20, help="end the training earlier than that (%(default)s)")
     parser.add_argument("--beam", type=int, default=5, help="hypotheses of beam decoding (%(default)s)")
     parser.add_argument("--threads", type=int, help="(all cores)")
@@ -446,10 +451,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the weights, as safetensors")
     parser.add_argument("--load", type=Path, metavar="FILE", help="read them instead of training")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curve and what was learned")
+    parser.set_defaults(**DEFAULTS[False, False])
+    options, _ = parser.parse_known_args(argv)
+    parser.set_defaults(**DEFAULTS[options.autoencoder, options.short])
     options = parser.parse_args(argv)
-    if options.short:
-        parser.set_defaults(hidden=96, epochs=0.4, rate=0.004, dropout=0.0)
-        options = parser.parse_args(argv)
     for name in ("embedding", "hidden", "layers", "batch", "beam", "threads"):
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name} must be at least 1")
@@ -585,7 +590,7 @@ def main(argv: list[str] | None = None) -> int:
 
     chosen = random.Random(options.seed).sample(sorted(test), 12)
     examples([*chosen, *options.say], lexicon, said, console)
-    groups = neighbours(speaker, [*chosen[:8], *options.say], list(lexicon), 7) if options.autoencoder else {}
+    groups = neighbours(speaker, [*chosen[:8], *options.say], list(lexicon), 4) if options.autoencoder else {}
     for word, group in groups.items():
         console.print(f"near {word}: {', '.join(group[1:])}")
     if options.plot:
