@@ -390,12 +390,12 @@ def train(
 # Pictures
 
 
-def draw_curve(axes: Axes, curve: list[Point], baseline: Rates) -> None:
+def draw_curve(axes: Axes, curve: list[Point], baseline: Rates, unit: str) -> None:
     """Error rates of the development part by epoch."""
     epochs = [point.epochs for point in curve]
-    for field, colour in (("words", "tab:blue"), ("symbols", "tab:red")):
+    for field, name, colour in (("words", "words", "tab:blue"), ("symbols", unit, "tab:red")):
         rates = [100 * getattr(point.held, field) for point in curve]
-        axes.plot(epochs, rates, "o-", color=colour, label=f"{field}: {rates[-1]:.1f} % at the end")
+        axes.plot(epochs, rates, "o-", color=colour, label=f"{name}: {rates[-1]:.1f} % at the end")
         axes.axhline(100 * getattr(baseline, field), color=colour, lw=1, ls=":")
     axes.set(xlabel="epochs (dotted: the most similar spelling)", ylabel="error rate in %", xlim=(0, None))
     axes.set_ylim(0, 100)
@@ -539,7 +539,7 @@ def picture(
     figure = Figure(figsize=(12, 4.8) if curve else (6, 4.8), layout="constrained")
     *left, right = figure.subplots(1, 2 if curve else 1, squeeze=False)[0]
     if curve:
-        draw_curve(left[0], curve, baseline)
+        draw_curve(left[0], curve, baseline, "letters" if groups else "phonemes")
     if groups:
         draw_neighbours(right, speaker, groups)
     else:
