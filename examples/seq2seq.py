@@ -27,6 +27,7 @@ fewer than half of the auto-encoder's letters.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import re
 import time
@@ -201,7 +202,7 @@ class Seq2Seq(nn.Module):
         vector = self.bridge(torch.cat([last[-2], last[-1]], dim=1)).tanh()
         if not self.attention:
             return vector, None
-        unpacked, _ = pad_packed_sequence(states, batch_first=True)
+        unpacked, _ = pad_packed_sequence(states, batch_first=True, total_length=source.shape[1])
         return vector, Memory(self.memory(unpacked), (source == PAD)[:, None])
 
     def attend(self, h: Tensor, memory: Memory) -> Tensor:
@@ -221,7 +222,8 @@ class Seq2Seq(nn.Module):
         told = nn.functional.pad(target[:, :-1], (1, 0), value=START)
         embedded = self.dropout(self.said(told))
         packed = pack_padded_sequence(embedded, lengths_of(target), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.decoder(packed, vector[None])[0], batch_first=True)[0]
+        states, _ = self.decoder(packed, vector[None])
+        return pad_packed_sequence(states, batch_first=True, total_length=target.shape[1])[0]
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Logits (B, T, V) by teacher forcing."""
@@ -479,8 +481,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def limits(options: argparse.Namespace, baseline: Rates) -> Rates:
     """What the error rates must not exceed."""
     if options.short:
-        return Rates(0.5 if options.autoencoder else baseline.symbols, 1.0)
-    return Rates(1.0, 0.05) if options.autoencoder else Rates(0.15, 1.0)
+        return Rates(symbols=0.5 if options.autoencoder else baseline.symbols, words=math.inf)
+    return Rates(symbols=math.inf, words=0.05) if options.autoencoder else Rates(symbols=0.15, words=math.inf)
 
 
 def untrained(options: argparse.Namespace, lexicon: Lexicon) -> Speaker:

