@@ -407,8 +407,8 @@ def draw_curve(axes: Axes, curve: list[Point], baseline: Rates, unit: str) -> No
 
 
 def draw_attention(axes: Axes, speaker: Speaker, said: Lexicon) -> None:
-    """For the word with the most letters beyond its phonemes."""
-    word = max(said, key=lambda word: (word.isalpha(), len(word) - len(said[word][0])))
+    """For the word with the most letters beyond its phonemes, the longest of them."""
+    word = max(said, key=lambda word: (word.isalpha(), len(word) - len(said[word][0]), len(word)))
     weights = speaker.weights(word, said[word][0])
     axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(word)), list(word))
