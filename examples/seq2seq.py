@@ -414,7 +414,7 @@ def draw_attention(axes: Axes, speaker: Speaker, said: Lexicon) -> None:
     axes.set_xticks(range(len(word)), list(word))
     axes.set_yticks(range(len(weights)), [*said[word][0], "end"])
     axes.xaxis.tick_top()
-    axes.set_title(f"letters of {word!r} attended to by each phoneme", loc="left", weight="bold")
+    axes.set_title(f"what each phoneme attends to in {word!r}", loc="left", weight="bold")
 
 
 def draw_neighbours(axes: Axes, speaker: Speaker, groups: dict[str, list[str]]) -> None:
