@@ -304,7 +304,7 @@ class Network : public NetworkBase {
     const auto checked = checked_lengths(lengths, batch, steps);
     check_volume(spec_, steps, batch);
     const Explanation explained =
-        explain<T>(spec_, *isa_.table, steps, batch, checked ? checked->data() : nullptr, context_threads());
+        explain<T>(spec_, *isa_.table, steps, batch, checked ? checked->data() : nullptr, !packed_, context_threads());
     py::dict result;
     result["directions"] = explained.plan.directions;
     result["rows"] = explained.plan.rows;

@@ -51,10 +51,10 @@ std::array<CellOptions, 2> options_of(const Spec& spec, bool save_values) {
 }
 
 template <class T>
-Problem problem_of(const Spec& spec, const KernelTable& table, const Batch& batch, bool backward) {
+Problem problem_of(const Spec& spec, const KernelTable& table, const Batch& batch, bool backward, bool live = false) {
   const Shape<T> shape(spec, table, 0);
   return {batch.steps(), batch.size(),        batch.total(), spec.input_size, spec.hidden_size, shape.outputs,
-          spec.gates(),  spec.num_directions, sizeof(T),     shape.lanes(),   backward};
+          spec.gates(),  spec.num_directions, sizeof(T),     shape.lanes(),   backward,         live};
 }
 
 template <class T>
@@ -69,7 +69,7 @@ template <class T>
 void run_with_tape(const Spec& spec, const KernelTable& table, const Weights<const T>* weights,
                    const ForwardCall<T>& call, Tape<T>& tape, bool save_values, int threads) {
   forward_network<T>(spec, table, weights, nullptr, call, tape.batch, options_of(spec, save_values).data(),
-                     problem_of<T>(spec, table, tape.batch, false), &tape, threads);
+                     problem_of<T>(spec, table, tape.batch, false, true), &tape, threads);
 }
 
 }  // namespace
@@ -85,7 +85,7 @@ void run(const Spec& spec, const KernelTable& table, const Weights<const T>* wei
          const ForwardCall<T>& call, int threads) {
   const Batch batch(call.steps, call.batch, call.lengths);
   forward_network<T>(spec, table, weights, packed, call, batch, options_of(spec, false).data(),
-                     problem_of<T>(spec, table, batch, false), nullptr, threads);
+                     problem_of<T>(spec, table, batch, false, !packed), nullptr, threads);
 }
 
 template <class T>
@@ -142,9 +142,9 @@ void trace(const Spec& spec, const KernelTable& table, const Weights<const T>* w
 
 template <class T>
 Explanation explain(const Spec& spec, const KernelTable& table, int64_t steps, int64_t batch, const int64_t* lengths,
-                    int threads) {
+                    bool live, int threads) {
   const Batch sequences(steps, batch, lengths);
-  const Problem problem = problem_of<T>(spec, table, sequences, false);
+  const Problem problem = problem_of<T>(spec, table, sequences, false, live);
   const CellInfo& info = Shape<T>(spec, table, 0).info();
   return {make_plan(problem, threads), block_steps(problem), info.saved + (info.cell_state ? 1 : 0)};
 }
@@ -169,7 +169,7 @@ void backward(const Spec& spec, const KernelTable& table, const Weights<const T>
   template std::shared_ptr<const Tape<T>> forward(const Spec&, const KernelTable&, const Weights<const T>*,            \
                                                   const ForwardCall<T>&, bool, int);                                   \
   template void forward(const Spec&, const KernelTable&, const Weights<const T>*, const ForwardCall<T>&, char*, int);  \
-  template Explanation explain<T>(const Spec&, const KernelTable&, int64_t, int64_t, const int64_t*, int);             \
+  template Explanation explain<T>(const Spec&, const KernelTable&, int64_t, int64_t, const int64_t*, bool, int);       \
   template std::size_t tape_bytes(const Tape<T>&);                                                                     \
   template void trace(const Spec&, const KernelTable&, const Weights<const T>*, const ForwardCall<T>&, T* const*,      \
                       T* const*, int);                                                                                 \

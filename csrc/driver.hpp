@@ -147,6 +147,7 @@ struct Explanation {
   int64_t kept_values;
 };
 template <class T>
-Explanation explain(const Spec&, const KernelTable&, int64_t steps, int64_t batch, const int64_t* lengths, int threads);
+Explanation explain(const Spec&, const KernelTable&, int64_t steps, int64_t batch, const int64_t* lengths, bool live,
+                    int threads);
 
 }  // namespace rnnkern

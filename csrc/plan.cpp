@@ -14,10 +14,11 @@ constexpr double kSharedBandwidth = 50e9;  // and from the one that cores share
 constexpr double kOwnCache = 700e3;        // bytes of weights that stay in a core's own cache
 constexpr double kActivation = 1e-9;       // seconds
 #ifdef RNNKERN_EAGER_TEAMS                 // for tests: small problems are split, too
-constexpr double kBarrier = 0, kTeam = 0;
+constexpr double kBarrier = 0, kTeam = 0, kTransfer = 1e30;
 #else
 constexpr double kBarrier = 0.4e-6;
-constexpr double kTeam = 4e-6;  // what a team costs at all
+constexpr double kTeam = 4e-6;     // what a team costs at all
+constexpr double kTransfer = 3e9;  // bytes a second that another core has just written
 #endif
 
 double seconds(const Problem& p, const Plan& plan) {
@@ -33,8 +34,13 @@ double seconds(const Problem& p, const Plan& plan) {
   const double step = passes * std::max(read, 2 * recurrent * own_rows * width / kFlops) +
                       passes * 2 * input * own_rows * width / kFlops +
                       (p.gates + 1) * units * own_rows * width * kActivation + (plan.units > 1 ? kBarrier : 0);
+  // Threads that share units pack for each other, those that share sequences hand each other h at every step.
+  const double packed = p.live ? units * p.gates * (p.input_size + p.output_size) * (1 - 1.0 / plan.rows) : 0;
+  const double handed = p.backward ? 0 : own_rows * p.output_size * (1 - 1.0 / plan.units);
+  const double transfer = p.element_size / kTransfer;
   const double turns = static_cast<double>(p.directions) / plan.directions;
-  return turns * static_cast<double>(p.steps) * step + (plan.threads() > 1 ? kTeam : 0);
+  return turns * (packed * transfer + static_cast<double>(p.steps) * (step + handed * transfer)) +
+         (plan.threads() > 1 ? kTeam : 0);
 }
 
 }  // namespace

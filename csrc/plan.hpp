@@ -14,6 +14,7 @@ struct Problem {
   int64_t element_size;  // bytes
   int64_t lanes;
   bool backward;
+  bool live;  // forward packs the weights
 };
 
 // threads used = directions * rows * units.
