@@ -6,26 +6,11 @@ import importlib
 import itertools
 import re
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tolerance import assert_close
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
-
-    def load(name, *packages):
-        for package in packages:
-            if find_spec(package) is None:
-                pytest.skip(f"needs the package {package}")
-        return importlib.import_module(name)
-
-    return load
 
 
 @pytest.fixture
