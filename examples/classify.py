@@ -25,6 +25,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -205,15 +206,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of either way (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", metavar="FILE", help="draw the losses over time and the confusion matrices")
+    parser.set_defaults(**{"epochs": 25} if parser.parse_args(argv).short else {})
     options = parser.parse_args(argv)
-    if options.short:
-        options.epochs = 25
     for name in options.data:
         if name not in SOURCES:  # argparse's choices don't take a list as default
             parser.error(f"data must be of {', '.join(SOURCES)}, got {name!r}")
     for name in ("hidden", "batch", "epochs", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
+    if options.plot and not Path(options.plot).parent.is_dir():
+        parser.error(f"argument --plot: there is no directory {Path(options.plot).parent}")
     return options
 
 

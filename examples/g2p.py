@@ -84,13 +84,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="200 words")
     parser.add_argument("--backend", choices=("native", "reference"), default="native")
     parser.add_argument("--seed", type=int, default=0, help="of which words are drawn")
+    parser.set_defaults(**{"words": 200} if parser.parse_args(argv).short else {})
     options = parser.parse_args(argv)
     if not 1 <= options.words <= len(every):
         parser.error(f"--words must be in 1..{len(every)}")
 
     g2p, console = load_g2p(), Console(highlight=False)
     pronouncer = Pronouncer(g2p, options.backend)
-    words = random.Random(options.seed).sample(every, 200 if options.short else options.words)
+    words = random.Random(options.seed).sample(every, options.words)
     progress = track(words, "g2p-en's loops", console=console, transient=True)
     base, expected = timed(lambda: [g2p.predict(word) for word in progress])
     table = Table("", title=f"{len(words):,} words", title_justify="left")

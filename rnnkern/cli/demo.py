@@ -26,6 +26,8 @@ def names() -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """List the examples, or run one in this process as if it had been called by its path."""
     choices = names()
+    if not choices:
+        options.fail(f"there are no examples in {FOLDER}")
     if options.list:
         print(*choices, sep="\n")
         return 0
