@@ -176,10 +176,10 @@ class Call:
             self.lengths = lengths_of(batch_sizes)
             self._sequence_axes, self._state_axes = (shape[0],), (parts, self.batch)
         elif layout is Layout.TIME_MAJOR:
-            self.steps, self.batch, _ = shape
+            self.steps, self.batch = shape[0], shape[1]
             self._sequence_axes, self._state_axes = (self.steps, self.batch), (parts, self.batch)
         elif layout is Layout.BATCH_FIRST:
-            self.batch, self.steps, _ = shape
+            self.batch, self.steps = shape[0], shape[1]
             self._sequence_axes, self._state_axes = (self.batch, self.steps), (parts, self.batch)
         elif layout is Layout.UNBATCHED:
             self.steps, self.batch = shape[0], 1
