@@ -31,7 +31,7 @@ class BackwardNetwork {
   void run(int threads) {
     run_planned(
         problem_, threads, [&](Arena& arena, const Plan& plan, Barrier* barriers) { lay_out(arena, plan, barriers); },
-        [&](const Plan& plan, int) { begin(plan); }, [] {},
+        [&](const Plan& plan, int) { begin(plan); }, [] { return false; },
         [&](int thread, int team, Barrier& all) { work(thread, team, all); });
   }
 

@@ -36,6 +36,20 @@ void lay_out_work(Arena& arena, Layer<T>& layer, int threads) {
 }
 
 template <class T>
+void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_t rows, const int64_t* offsets,
+                    Range panels, const T* weights, Rows<T> out) {
+  const Shape<T>& shape = layer.shape;
+  shape.kernels->input({shape.info().gates,
+                        rows,
+                        shape.inputs,
+                        panels.size(),
+                        {layer.x.data, 1, offsets},
+                        weights,
+                        direction.panels.bias + panels.first * shape.input_width(),
+                        out});
+}
+
+template <class T>
 Runner<T>::Runner(const Layer<T>& layer, const Worker& worker, int64_t d, int64_t* lists)
     : layer_(layer), worker_(worker), direction_(layer.direction[d]), own_(*layer.batch, worker, lists) {
   const bool reverse = d == 1;
@@ -79,7 +93,7 @@ Rows<const T> Runner<T>::c_initial() const {
 }
 
 template <class T>
-void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const {
+void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const {
   const Shape<T>& shape = layer_.shape;
   const CellInfo& info = shape.info();
   const ForwardPanels<T>& panels = direction_.panels;
@@ -93,7 +107,7 @@ void Runner<T>::step(int64_t step, const T* input, Rows<const T> c_previous, Row
   args.first_panel = units_.first;
   args.panels = units_.size();
   args.units = shape.units;
-  args.input = {input, units_.size() * info.gates * shape.lanes(), nullptr};
+  args.input = input;
   args.params = panels.params;
   args.params_stride = shape.padded(shape.units);
   args.h_previous = h_previous;
@@ -136,23 +150,14 @@ void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Ke
   const Shape<T>& shape = layer_.shape;
   const CellInfo& info = shape.info();
   const Batch& batch = *layer_.batch;
-  int64_t rows = 0;
-  for (int64_t s = first; s < last; ++s)
-    for (int64_t i = 0; i < own_.active(s); ++i) block_list_[rows++] = x_.origin[i] + x_.shift(s);
-  // Each thread's piece of the block's input product lies behind those of the groups and units before it.
-  const int64_t width = info.gates * shape.lanes();
-  const int64_t group_rows = divide_up(batch.size(), worker_.groups) * layer_.block_steps;
-  T* input = direction_.input + worker_.group * group_rows * shape.panels(shape.units) * width +
-             units_.first * group_rows * width;
-  shape.kernels->input({info.gates,
-                        rows,
-                        shape.inputs,
-                        units_.first,
-                        units_.size(),
-                        {x_.base, 1, block_list_},
-                        direction_.panels.input,
-                        direction_.panels.bias,
-                        input});
+  Rows<T> input = layer_.input_of(direction_, worker_.group, units_);
+  if (first > 0 || !direction_.input_made) {
+    int64_t rows = 0;
+    for (int64_t s = first; s < last; ++s)
+      for (int64_t i = 0; i < own_.active(s); ++i) block_list_[rows++] = x_.origin[i] + x_.shift(s);
+    multiply_input(layer_, direction_, rows, block_list_, units_, direction_.panels.input_at(shape, units_.first),
+                   input);
+  }
 
   Rows<const T> c_previous = c_first;
   for (int64_t s = first; s < last; ++s) {
@@ -160,8 +165,8 @@ void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Ke
     Rows<T> c{direction_.cn, shape.units, own_.sequences()}, saved{nullptr, 0, nullptr};
     if (kept.c) c = {kept.c + kept_row * shape.units, shape.units, own_.rows()};
     if (kept.saved) saved = {kept.saved + kept_row * info.saved * shape.units, info.saved * shape.units, own_.rows()};
-    step(s, input, c_previous, c, saved);
-    input += own_.active(s) * units_.size() * width;
+    step(s, read(input), c_previous, c, saved);
+    input.base += own_.active(s) * input.stride;
     c_previous = read(c);
   }
 }
@@ -222,6 +227,10 @@ void run_layer(const Layer<T>& layer, int thread) {
 
 template void lay_out_work(Arena&, Layer<float>&, int);
 template void lay_out_work(Arena&, Layer<double>&, int);
+template void multiply_input(const Layer<float>&, const Direction<float>&, int64_t, const int64_t*, Range, const float*,
+                             Rows<float>);
+template void multiply_input(const Layer<double>&, const Direction<double>&, int64_t, const int64_t*, Range,
+                             const double*, Rows<double>);
 template class Runner<float>;
 template class Runner<double>;
 template void run_layer(const Layer<float>&, int);

@@ -25,12 +25,13 @@ struct Direction {
   T* hn;        // (B, O), or nullptr: not wanted
   T* cn;        // (B, H), nullptr without a cell state
   Kept<T> kept;
-  Sequence<T> y;  // its columns of the output
-  T* hidden;      // (2, B, O) where y is not kept: the last two steps
-  T* discarded;   // (B, H) where y is there already: h of a step that is computed again
+  Sequence<T> y;    // its columns of the output
+  T* hidden;        // (2, B, O) where y is not kept: the last two steps
+  T* discarded;     // (B, H) where y is there already: h of a step that is computed again
+  bool input_made;  // of the first block, before the layer runs
 
   // Work space.
-  T* input;       // the input product of a block
+  T* input;       // the input product of a block, by thread
   T* inner;       // (B, H): what the second product of a step multiplies
   T* saved_step;  // (B, saved * H): values of the step, where they are not kept but a later stage needs them
 };
@@ -50,12 +51,25 @@ struct Layer {
 
   int64_t blocks() const { return divide_up(batch->steps(), block_steps); }
   int64_t block_rows() const { return block_steps * batch->size(); }
+  // The part of a block's input product, a row of the block each, that the thread for a group of sequences and these
+  // panels of hidden units reads.
+  Rows<T> input_of(const Direction<T>& direction, int64_t group, Range units) const {
+    const int64_t group_rows = block_steps * divide_up(batch->size(), plan.rows), width = shape.input_width();
+    return {direction.input + (group * shape.panels(shape.units) + units.first) * group_rows * width,
+            units.size() * width, nullptr};
+  }
   int64_t row_list_size() const { return OwnRows::list_size(*batch) + 2 * batch->size() + block_rows(); }
 };
 
 // Work space of a layer's directions, for at most `threads` threads.
 template <class T>
 void lay_out_work(Arena& arena, Layer<T>& layer, int threads);
+
+// The input product of `rows` rows, at these offsets in x, for some panels of hidden units, whose packed weights are
+// given.
+template <class T>
+void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_t rows, const int64_t* offsets,
+                    Range panels, const T* weights, Rows<T> out);
 
 // One thread's view of one direction: its rows and where they are.
 template <class T>
@@ -77,7 +91,7 @@ class Runner {
 
  private:
   Range columns(Range panels, int64_t width) const;
-  void step(int64_t step, const T* input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const;
+  void step(int64_t step, Rows<const T> input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const;
   Rows<T> h_to(int64_t step) const;
 
   const Layer<T>& layer_;

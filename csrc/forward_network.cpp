@@ -1,11 +1,10 @@
 #include "forward_network.hpp"
 
 #include <algorithm>
-#include <optional>
 #include <vector>
 
 #include "network.hpp"
-#include "portions.hpp"
+#include "prologue.hpp"
 
 namespace rnnkern {
 namespace {
@@ -17,7 +16,13 @@ class ForwardNetwork {
   ForwardNetwork(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Packed<T>* packed,
                  const ForwardCall<T>& call, const Batch& batch, const CellOptions* options, const Problem& problem,
                  Tape<T>* tape)
-      : spec_(spec), weights_(weights), packed_(packed), call_(call), batch_(batch), problem_(problem), tape_(tape) {
+      : spec_(spec),
+        packed_(packed),
+        call_(call),
+        batch_(batch),
+        problem_(problem),
+        tape_(tape),
+        prologue_(layers_, packed ? nullptr : weights) {
     for (int64_t l = 0; l < spec.num_layers; ++l) {
       layers_.push_back({Shape<T>(spec, table, l), &batch, spec.num_directions, block_steps(problem)});
       for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].direction[d].options = options[d];
@@ -25,11 +30,9 @@ class ForwardNetwork {
   }
 
   void run(int threads) {
-    const std::size_t parts = packed_ ? 0 : layers_.size() * spec_.num_directions;
-    while (to_pack_.size() < parts) to_pack_.emplace_back(threads);
     run_planned(
         problem_, threads, [&](Arena& arena, const Plan& plan, Barrier* barriers) { lay_out(arena, plan, barriers); },
-        [&](const Plan& plan, int team) { begin(plan, team); }, [&] { pack_piece(0, 0); },
+        [&](const Plan& plan, int) { begin(plan); }, [&] { return prologue_.work(0, 0); },
         [&](int thread, int team, Barrier& all) { work(thread, team, all); });
   }
 
@@ -55,6 +58,8 @@ class ForwardNetwork {
       lay_out_layer(arena, l, plan, barriers, x, y);
       if (!last) x = read(dropped(l));
     }
+    arena.rewind(arena.needed());  // behind all layers
+    prologue_.lay_out(arena, plan);
   }
 
   void lay_out_layer(Arena& arena, int64_t l, const Plan& plan, Barrier* barriers, Sequence<const T> x, Sequence<T> y) {
@@ -84,35 +89,27 @@ class ForwardNetwork {
     lay_out_work(arena, layer, plan.threads());
   }
 
-  void begin(const Plan& plan, int team) {
+  void begin(const Plan& plan) {
     std::fill_n(zeros_, zero_count(), T(0));
     for (Layer<T>& layer : layers_) layer.plan = plan;
-    for (Portions& part : to_pack_) part.deal(layers_[0].shape.panels(spec_.hidden_size), team);
+    prologue_.begin();
   }
 
   void work(int thread, int team, Barrier& all) {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      while (pack_piece(l, thread)) {
+      while (prologue_.work(l, thread)) {
       }
-      if (!packed_ || (l > 0 && call_.masks)) all.wait(team);
+      if (prologue_.needed()) all.wait(team);
       run_layer(layers_[l], thread);
+      const bool last = l + 1 == layers_.size();
+      if (!last && thread == 0) prologue_.enter(l + 1);
       all.wait(team);
-      if (l + 1 < layers_.size() && call_.masks) drop_out(l, thread, team);
+      if (!last && call_.masks) {
+        drop_out(l, thread, team);
+        all.wait(team);
+      }
     }
     finish_output(thread, team);
-  }
-
-  // Packs a panel of the layer's hidden units; false: nothing is left, or nothing was to be packed.
-  bool pack_piece(std::size_t l, int thread) {
-    if (to_pack_.empty()) return false;
-    for (int64_t d = 0; d < spec_.num_directions; ++d) {
-      const std::size_t part = l * spec_.num_directions + d;
-      if (const std::optional<int64_t> panel = to_pack_[part].take(thread)) {
-        layers_[l].direction[d].panels.pack(layers_[l].shape, weights_[part], {*panel, *panel + 1});
-        return true;
-      }
-    }
-    return false;
   }
 
   // What the layer writes, and what the next one reads: the same, or the same times its mask, which needs a place of
@@ -149,14 +146,13 @@ class ForwardNetwork {
   }
 
   const Spec& spec_;
-  const Weights<const T>* weights_;
   const Packed<T>* packed_;
   const ForwardCall<T>& call_;
   const Batch& batch_;
   const Problem& problem_;
   Tape<T>* tape_;
   std::vector<Layer<T>> layers_;
-  std::vector<Portions> to_pack_;  // panels of hidden units, per layer and direction
+  Prologue<T> prologue_;
   T* zeros_ = nullptr;
 };
 

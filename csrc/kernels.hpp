@@ -96,15 +96,15 @@ struct StepBackward {
   const CellOptions* options;
 };
 
-// out[row][panel - first_panel][gate][lane] = a . weights + bias.
+// out = a . weights + bias, [panel][gate][lane] a row.
 template <class T>
 struct InputProduct {
   int gates;
-  int64_t rows, depth, first_panel, panels;
+  int64_t rows, depth, panels;
   Rows<const T> a;
-  const T* weights;  // from panel 0
-  const T* bias;     // [panel][gate][lane], from panel 0
-  T* out;            // panels * gates * lanes a row
+  const T* weights;
+  const T* bias;  // [panel][gate][lane]
+  Rows<T> out;
 };
 
 // out = a . weights + bias, or out += a . weights, on the columns of panels [first_panel, first_panel + panels).
@@ -148,7 +148,7 @@ struct PackColumns {
   int64_t units, depth;
   int gates;
   int64_t first_panel, panels;
-  T* out;  // from panel 0
+  T* out;  // from first_panel
 };
 
 // Panels of one gate of a matrix whose rows are contiguous; row k goes to depth first_depth + k of panels of

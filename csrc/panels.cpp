@@ -63,16 +63,17 @@ void fill_params(const Shape<T>& shape, const Weights<const T>& weights, T* para
 }
 
 template <class T>
-void fill_bias(const Shape<T>& shape, const Weights<const T>& weights, T* bias) {
-  const int gates = shape.info().gates;
-  const int64_t lanes = shape.lanes();
-  std::fill_n(bias, shape.padded(shape.units) * gates, T(0));
-  if (!weights.bias_ih) return;
-  for (int g = 0; g < gates; ++g)
-    for (int64_t j = 0; j < shape.units; ++j) {
-      const T* ih = weights.bias_ih + g * shape.units;
-      const T* hh = weights.bias_hh + g * shape.units;
-      bias[(j / lanes * gates + g) * lanes + j % lanes] = g == shape.info().param_gate ? ih[j] : ih[j] + hh[j];
+void fill_bias(const Shape<T>& shape, const Weights<const T>& weights, Range panels, T* bias) {
+  const int64_t gates = shape.info().gates, lanes = shape.lanes();
+  for (int64_t panel = panels.first; panel < panels.last; ++panel)
+    for (int64_t g = 0; g < gates; ++g) {
+      T* out = bias + (panel * gates + g) * lanes;
+      const int64_t count = weights.bias_ih ? std::min(lanes, shape.units - panel * lanes) : 0;
+      const int64_t from = g * shape.units + panel * lanes;
+      const bool input_only = g == shape.info().param_gate;
+      for (int64_t j = from; j < from + count; ++j)
+        out[j - from] = input_only ? weights.bias_ih[j] : weights.bias_ih[j] + weights.bias_hh[j];
+      std::fill(out + count, out + lanes, T(0));
     }
 }
 
@@ -126,24 +127,25 @@ void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape) {
 }
 
 template <class T>
-void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels) const {
+void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels, T* input_to) const {
   const CellInfo& info = shape.info();
-  const auto columns = [&](const T* from, int gates, int64_t depth, T* to) {
-    shape.kernels->pack_columns({from, shape.units, depth, gates, panels.first, panels.size(), to});
+  const auto columns = [&](const T* from, int64_t units, int gates, int64_t depth, Range range, T* to) {
+    shape.kernels->pack_columns({from, units, depth, gates, range.first, range.size(), to});
   };
-  columns(weights.ih, info.gates, shape.inputs, input);
+  columns(weights.ih, shape.units, info.gates, shape.inputs, panels, input_to);
   for (int stage = 0; stage < info.stages; ++stage) {
+    const int gates = info.stage[stage].gates;
     const int64_t depth = shape.stage_depth(stage);
-    columns(weights.hh + info.stage[stage].first_gate * shape.units * depth, info.stage[stage].gates, depth,
-            recurrent[stage]);
+    columns(weights.hh + info.stage[stage].first_gate * shape.units * depth, shape.units, gates, depth, panels,
+            recurrent[stage] + panels.first * shape.lanes() * gates * depth);
   }
   if (shape.projected) {  // has more panels, or fewer
-    const int64_t ours = shape.panels(shape.outputs), units = shape.panels(shape.units);
-    const int64_t first = panels.first * ours / units, last = panels.last * ours / units;
-    shape.kernels->pack_columns({weights.hr, shape.outputs, shape.units, 1, first, last - first, projection});
+    const int64_t ours = shape.panels(shape.outputs), units = shape.panels(shape.units), depth = shape.units;
+    const Range range{panels.first * ours / units, panels.last * ours / units};
+    columns(weights.hr, shape.outputs, 1, depth, range, projection + range.first * shape.lanes() * depth);
   }
+  fill_bias(shape, weights, panels, bias);
   if (panels.first == 0 && panels.last > 0) {
-    fill_bias(shape, weights, bias);
     if (shape.biased) fill_output_bias(shape, weights, output_bias);
     fill_params(shape, weights, params);
   }

@@ -36,6 +36,8 @@ struct Shape {
   int64_t panels(int64_t columns) const { return divide_up(columns, lanes()); }
   int64_t padded(int64_t columns) const { return panels(columns) * lanes(); }
   int64_t stage_depth(int stage) const { return stage == 0 ? outputs : units; }
+  int64_t input_width() const { return info().gates * lanes(); }  // of a panel of the input product
+  int64_t input_panel() const { return inputs * input_width(); }  // elements of a panel of the input weights
 };
 
 template <class T>
@@ -48,8 +50,13 @@ struct ForwardPanels {
   T* params;        // (params, padded H)
 
   void lay_out(Arena&, const Shape<T>&);
-  // Packs what belongs to some panels of hidden units; all of them together are everything.
-  void pack(const Shape<T>&, const Weights<const T>&, Range panels) const;
+  T* input_at(const Shape<T>& shape, int64_t panel) const { return input + panel * shape.input_panel(); }
+  // Packs what belongs to some panels of hidden units, the input weights to `input_to`; all of them together are
+  // everything.
+  void pack(const Shape<T>&, const Weights<const T>&, Range panels, T* input_to) const;
+  void pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels) const {
+    pack(shape, weights, panels, input_at(shape, panels.first));
+  }
 };
 
 // Transposed, for the gradients by the input, by h and by what is projected. For these the weights as they are have the

@@ -16,22 +16,26 @@ class Portions {
  public:
   explicit Portions(int most_threads) : shares_(new Share[most_threads]) {}
 
-  // Pieces 0 to `count` for `team` threads; by one thread, before any of them takes.
-  void deal(int64_t count, int team) {
+  // 0 to `count` for `team` threads, in pieces of at most `limit`; by one thread, before any of them takes.
+  void deal(int64_t count, int team, int64_t limit) {
     team_ = team;
     for (int thread = 0; thread < team; ++thread) {
       const Range own = share(count, team, thread);
       shares_[thread].next.store(own.first, std::memory_order_relaxed);
-      shares_[thread].last = own.last;
+      shares_[thread].own = own;
+      shares_[thread].piece = divide_up(own.size(), std::max<int64_t>(1, divide_up(own.size(), limit)));
     }
   }
 
-  std::optional<int64_t> take(int thread) {
+  struct Piece {
+    Range range, share;  // `share`: all that was dealt to the same thread
+  };
+  std::optional<Piece> take(int thread) {
     for (int i = 0; i < team_; ++i) {
       Share& share = shares_[(thread + i) % team_];
-      if (share.next.load(std::memory_order_relaxed) >= share.last) continue;
-      const int64_t piece = share.next.fetch_add(1, std::memory_order_relaxed);
-      if (piece < share.last) return piece;
+      if (share.next.load(std::memory_order_relaxed) >= share.own.last) continue;
+      const int64_t first = share.next.fetch_add(share.piece, std::memory_order_relaxed);
+      if (first < share.own.last) return Piece{{first, std::min(first + share.piece, share.own.last)}, share.own};
     }
     return std::nullopt;
   }
@@ -39,7 +43,8 @@ class Portions {
  private:
   struct alignas(64) Share {
     std::atomic<int64_t> next{0};
-    int64_t last = 0;
+    Range own{0, 0};
+    int64_t piece = 1;
   };
   std::unique_ptr<Share[]> shares_;
   int team_ = 0;

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #if defined(__linux__)
-#include <sched.h>
 #include <sys/prctl.h>
 #endif
 
@@ -17,6 +16,8 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+
+#include "processors.hpp"
 
 namespace rnnkern {
 namespace {
@@ -76,54 +77,6 @@ class PunctualSleep {
 #endif
 };
 
-// A thread that the runtime wakes often finds itself on the processor of the one that woke it, and stays there for
-// milliseconds while another one is idle. This moves it to a free one, and leaves what it may run on as it was.
-#if defined(__linux__)
-int processor() { return sched_getcpu(); }
-
-// Not where the user binds threads (OMP_PROC_BIND).
-template <class IsFree>
-void move(IsFree is_free) {
-#ifdef _OPENMP
-  if (omp_get_proc_bind() != omp_proc_bind_false) return;
-#endif
-  cpu_set_t allowed, wanted;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
-  CPU_ZERO(&wanted);
-  for (int i = 0; i < CPU_SETSIZE; ++i)
-    if (CPU_ISSET(i, &allowed) && is_free(i)) CPU_SET(i, &wanted);
-  if (CPU_COUNT(&wanted) == 0 || sched_setaffinity(0, sizeof(wanted), &wanted) != 0) return;
-  if (sched_setaffinity(0, sizeof(allowed), &allowed) == 0) return;
-  for (int i = 0; i < CPU_SETSIZE; ++i) CPU_SET(i, &allowed);  // they have changed meanwhile: whatever there is
-  sched_setaffinity(0, sizeof(allowed), &allowed);
-}
-#else
-int processor() { return -1; }
-
-template <class IsFree>
-void move(IsFree) {}
-#endif
-
-// The processors of a team: each thread takes its own.
-class Placement {
- public:
-  void claim() {
-    if (take(processor())) return;
-    move([&](int i) { return i < kProcessors && (taken_[i / 64].load() >> (i % 64) & 1) == 0; });
-    take(processor());
-  }
-
- private:
-  static constexpr int kProcessors = 1024;
-  // False if it was taken.
-  bool take(int i) {
-    if (i < 0 || i >= kProcessors) return true;
-    const uint64_t bit = uint64_t{1} << (i % 64);
-    return (taken_[i / 64].fetch_or(bit) & bit) == 0;
-  }
-  std::atomic<uint64_t> taken_[kProcessors / 64] = {};
-};
-
 int initial_threads() {
 #ifdef _OPENMP
   return omp_get_max_threads();  // OMP_NUM_THREADS, or the processors this process may use
@@ -134,6 +87,17 @@ int initial_threads() {
 
 std::atomic<int> threads{0};  // 0: not asked yet
 std::atomic<bool> forked{false};
+
+// In nanoseconds: when the last call ended, and since when there has been no pause between calls.
+std::atomic<int64_t> last_end{0}, busy_since{0};
+
+int64_t now() { return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count(); }
+
+// After a while without calls the runtime's threads sleep.
+bool after_pause() {
+  constexpr int64_t pause = 1'000'000;
+  return now() - last_end.load(std::memory_order_relaxed) > pause;
+}
 
 // Calls in flight share the threads: a caller that finds others at work takes its part of them.
 std::atomic<int> calls{0};
@@ -147,7 +111,7 @@ const int fork_guard = pthread_atfork(nullptr, nullptr, in_forked_child);
 
 struct Team {
   void (*prepare)(void*, int);
-  void (*meanwhile)(void*);
+  bool (*meanwhile)(void*);
   void (*body)(void*, int, int);
   void* context;
 };
@@ -177,39 +141,50 @@ void wait_until(Passed passed, std::chrono::microseconds patience, Meanwhile mea
     meanwhile();
   } while (!passed());
 }
+constexpr std::chrono::microseconds kPatience{200};
 template <class Passed>
 void wait_until(Passed passed) {
-  wait_until(passed, std::chrono::microseconds(200), [] {});
+  wait_until(passed, kPatience, [] {});
 }
 
 #ifdef _OPENMP
-// How a team begins. The first thread doesn't only wait for the others, which may take long to wake; but it sleeps
-// often enough for those to run that were woken on its own processor, and to leave it.
+// How a team begins. The first thread doesn't only wait for the others, which may take long to wake: it does what can
+// be done meanwhile. Where they may be waiting for its own processor, it sleeps often enough for them to run, and to
+// leave.
 class Gathering {
  public:
+  explicit Gathering(int wanted) : kept_away_(after_pause() ? wanted - 1 : 0) {}
+
   void lead(int size, const Team& team) {
+    kept_away_.remember_size(size - 1);
     placement_.claim();
     team.prepare(team.context, size);
     prepared_.store(true, std::memory_order_release);
-    wait_until([&] { return placed_.load(std::memory_order_acquire) + 1 == size; }, std::chrono::microseconds(5),
-               [&] { team.meanwhile(team.context); });
+    const auto complete = [&] { return joined_.load(std::memory_order_acquire) == size - 1; };
+    const bool undisturbed = kept_away_.count() >= size - 1;
+    while (undisturbed && !complete() && team.meanwhile(team.context)) {
+    }
+    wait_until(complete, undisturbed ? kPatience : std::chrono::microseconds(5), [&] { team.meanwhile(team.context); });
+    kept_away_.end();
   }
-  void join() {
+  void join(int thread) {
+    kept_away_.remember(thread);
     placement_.claim();
-    placed_.fetch_add(1, std::memory_order_release);
+    joined_.fetch_add(1, std::memory_order_release);
     wait_until([&] { return prepared_.load(std::memory_order_acquire); });
   }
 
  private:
+  KeptAway kept_away_;
   Placement placement_;
-  std::atomic<int> placed_{0};
+  std::atomic<int> joined_{0};
   std::atomic<bool> prepared_{false};
 };
 
 // The runtime's own barrier at the end spins for long, even when the thread that it waits for has not been given a
 // processor yet. Ours, before it, lets that thread run.
 void run_parallel(int wanted, const Team& team) {
-  Gathering gathering;
+  Gathering gathering(wanted);
   Barrier done;
 #pragma omp parallel num_threads(wanted) default(none) shared(gathering, done, team)
   {
@@ -218,17 +193,12 @@ void run_parallel(int wanted, const Team& team) {
     if (thread == 0)
       gathering.lead(size, team);
     else
-      gathering.join();
+      gathering.join(thread);
     team.body(team.context, thread, size);
     done.wait(size);
   }
 }
 #endif
-
-// In nanoseconds: when the last call ended, and since when there has been no pause between calls.
-std::atomic<int64_t> last_end{0}, busy_since{0};
-
-int64_t now() { return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count(); }
 
 class Call {
  public:
@@ -280,14 +250,14 @@ const char* openmp_runtime() {
 
 int worth_waking(int wanted, double seconds) {
   constexpr double short_call = 0.2e-3;
-  constexpr int64_t pause = 1'000'000, a_while = 500'000;
+  constexpr int64_t a_while = 500'000;
   if (wanted == 1 || seconds > short_call) return wanted;
   const int64_t start = now();
-  if (start - last_end.load(std::memory_order_relaxed) > pause) busy_since.store(start, std::memory_order_relaxed);
+  if (after_pause()) busy_since.store(start, std::memory_order_relaxed);
   return start - busy_since.load(std::memory_order_relaxed) < a_while ? 1 : wanted;
 }
 
-void run_team(int wanted, void (*prepare)(void*, int), void (*meanwhile)(void*), void (*body)(void*, int, int),
+void run_team(int wanted, void (*prepare)(void*, int), bool (*meanwhile)(void*), void (*body)(void*, int, int),
               void* context) {
   const Team team{prepare, meanwhile, body, context};
   const Call call;

@@ -31,8 +31,9 @@ class Barrier {
 // Runs body(context, thread, team) on a team of at most `wanted` threads, fewer when other calls are at work; denormals
 // suppressed, the caller's floating-point mode restored. `prepare(context, team)` is called once, before any body, with
 // the size of the team that there really is; then `meanwhile(context)`, again and again, while not all of it is there:
-// a small piece of work, because a thread may be waiting for this one's processor. None may throw.
-void run_team(int wanted, void (*prepare)(void*, int team), void (*meanwhile)(void*),
+// a small piece of work, because a thread may be waiting for this one's processor; false: nothing was left to do. None
+// may throw.
+void run_team(int wanted, void (*prepare)(void*, int team), bool (*meanwhile)(void*),
               void (*body)(void*, int thread, int team), void* context);
 
 // The same with callables prepare(team), meanwhile() and body(thread, team).
@@ -45,13 +46,13 @@ void run_team(int wanted, Prepare&& prepare, Meanwhile&& meanwhile, Body&& body)
   } context{prepare, meanwhile, body};
   run_team(
       wanted, [](void* c, int team) { static_cast<Context*>(c)->prepare(team); },
-      [](void* c) { static_cast<Context*>(c)->meanwhile(); },
+      [](void* c) { return static_cast<Context*>(c)->meanwhile(); },
       [](void* c, int thread, int team) { static_cast<Context*>(c)->body(thread, team); }, &context);
 }
 template <class Prepare, class Body>
 void run_team(int wanted, Prepare&& prepare, Body&& body) {
   run_team(
-      wanted, prepare, [] {}, body);
+      wanted, prepare, [] { return false; }, body);
 }
 
 }  // namespace rnnkern

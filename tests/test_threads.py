@@ -330,6 +330,50 @@ def test_multiprocessing_workers_by_fork():
 # Idling
 
 
+@linux
+def test_after_a_call_that_woke_threads_they_may_run_where_they_could_before():
+    code = """
+    import contextlib, threading, time
+    rnnkern.set_num_threads(2)
+    layer, x = rnnkern.LSTM(256, 256, seed=0), np.ones((50, 1, 256), np.float32)
+    expected = run()
+
+    def allowed():
+        found = {}
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                found[thread] = os.sched_getaffinity(int(thread))
+        return found
+
+    processors = os.sched_getaffinity(0)
+
+    for those in processors, {min(processors)}, {max(processors)}:
+        for thread in set(allowed()) - {str(os.getpid())}:
+            os.sched_setaffinity(int(thread), those)
+        before = allowed()
+        for _ in range(5):
+            time.sleep(0.01)
+            assert same(run(), expected)
+            assert allowed() == before
+
+    for thread in allowed():
+        os.sched_setaffinity(int(thread), processors)
+
+    def call_after_pauses(pause):
+        for _ in range(10):
+            time.sleep(pause)
+            assert same(run(), expected)
+
+    callers = [threading.Thread(target=call_after_pauses, args=(0.002 * (i + 1),)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert all(found == processors for found in allowed().values())
+    """
+    in_process(code)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 8])
 def test_a_call_after_idling_costs_little_more(batch):

@@ -10,17 +10,16 @@ namespace {
 template <class T, int G>
 void input_product_of(const InputProduct<T>& product) {
   constexpr int L = kLanes<T>;
-  const int64_t row_stride = product.panels * G * L;
   const auto add_bias = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r) {
-      T* out = product.out + (first_row + r) * row_stride + first_panel * G * L;
-      const T* bias = product.bias + (product.first_panel + first_panel) * G * L;
+      T* out = row_of(product.out, first_row + r) + first_panel * G * L;
+      const T* bias = product.bias + first_panel * G * L;
       for (int i = 0; i < panels * G * L; i += L) store(out + i, load(tile + r * panels * G * L + i) + load(bias + i));
     }
   };
   multiply<G, false, T>(
       product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
-      packed<G>(product.weights, product.depth, product.first_panel), NoStart{}, add_bias);
+      packed<G>(product.weights, product.depth, 0), NoStart{}, add_bias);
 }
 
 template <class T>
@@ -117,7 +116,7 @@ template <class T>
 void pack_columns(const PackColumns<T>& pack) {
   constexpr int L = kLanes<T>;
   for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel) {
-    T* out = pack.out + panel * pack.depth * pack.gates * L;
+    T* out = pack.out + (panel - pack.first_panel) * pack.depth * pack.gates * L;
     const int64_t count = pack.units - panel * L;
     for (int gate = 0; gate < pack.gates; ++gate)
       for (int64_t k = 0; k < pack.depth; k += L) {
