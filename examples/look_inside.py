@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from arguments import parse_with_short
 from language_model import CELLS, Array, Ids, LanguageModel, manual, train
 from language_model import parse as language_model_options
 from matplotlib.figure import Figure
@@ -238,8 +239,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="small networks, three epochs: half a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot-dir", type=Path, metavar="DIR", help="write the pictures there")
-    parser.set_defaults(**{"hidden": 64, "epochs": 3} if parser.parse_args(argv).short else {})
-    options = parser.parse_args(argv)
+    options = parse_with_short(parser, argv, hidden=64, epochs=3)
     if options.plot_dir and not options.plot_dir.is_dir():
         parser.error(f"argument --plot-dir: there is no directory {options.plot_dir}")
     return options

@@ -26,10 +26,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import new_file, parse_with_short
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -240,17 +240,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="FILE", help="draw F1, and the probabilities of the labels of a sentence")
-    parser.set_defaults(**SHORT if parser.parse_args(argv).short else {})
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--plot", type=new_file, metavar="FILE", help="draw F1, and the probabilities of the labels of a sentence"
+    )
+    options = parse_with_short(parser, argv, **SHORT)
     for name in ("embedding", "hidden", "rate", "batch", "epochs", "minutes", "threads"):
         if not getattr(options, name) > 0:
             parser.error(f"--{name} must be above 0")
     for package in ("snownlp", "matplotlib")[: 2 if options.plot else 1]:
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-    if options.plot and not Path(options.plot).parent.is_dir():
-        parser.error(f"argument --plot: there is no directory {Path(options.plot).parent}")
     return options
 
 

