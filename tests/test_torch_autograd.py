@@ -28,7 +28,9 @@ from torch_harness import (
     assert_near,
     assert_same_type_and_text,
     elsewhere,
+    every,
     grads,
+    kinds,
     leaves,
     normal,
     objective,
@@ -36,9 +38,6 @@ from torch_harness import (
     pair,
     raised,
 )
-
-kinds = pytest.mark.parametrize("kind", KINDS)
-every = pytest.mark.parametrize("kind", KINDS + CELL_KINDS)
 
 
 def inputs(kind, requires_grad=True):

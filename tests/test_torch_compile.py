@@ -24,6 +24,7 @@ from torch_harness import (
     assert_near,
     assert_same_type_and_text,
     grads,
+    kinds,
     leaves,
     normal,
     objective,
@@ -32,7 +33,6 @@ from torch_harness import (
     raised,
 )
 
-kinds = pytest.mark.parametrize("kind", KINDS)
 BACKENDS = [
     "eager",
     "aot_eager",

@@ -19,15 +19,18 @@ from torch.utils.flop_counter import FlopCounterMode
 import rnnkern.torch
 from torch_harness import (
     CELL_KINDS,
-    KINDS,
     B,
     H,
     I,
     T,
     assert_near,
+    assert_same_bits,
     assert_same_type_and_text,
     elsewhere,
+    every,
+    given,
     grads,
+    kinds,
     leaves,
     normal,
     objective,
@@ -37,19 +40,7 @@ from torch_harness import (
     raised,
 )
 
-kinds = pytest.mark.parametrize("kind", KINDS)
-every = pytest.mark.parametrize("kind", KINDS + CELL_KINDS)
 LOW = [torch.bfloat16, torch.float16]
-
-
-def given(kind, **options):
-    return normal(*((B, I) if kind in CELL_KINDS else (T, B, I)), **options)
-
-
-def assert_same_bits(found, expected):
-    found, expected = leaves(found), leaves(expected)
-    assert len(found) == len(expected)
-    assert all(map(torch.equal, found, expected))
 
 
 @every

@@ -17,13 +17,16 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import rnnkern.torch
 from torch_harness import (
     CELL_KINDS,
-    KINDS,
     B,
     H,
     I,
     T,
     assert_near,
+    assert_same_bits,
     assert_same_type_and_text,
+    every,
+    given,
+    kinds,
     leaves,
     normal,
     pair,
@@ -31,19 +34,7 @@ from torch_harness import (
     stock,
 )
 
-every = pytest.mark.parametrize("kind", KINDS + CELL_KINDS)
-kinds = pytest.mark.parametrize("kind", KINDS)
 freeze = rnnkern.torch.freeze
-
-
-def given(kind, **options):
-    return normal(*((B, I) if kind in CELL_KINDS else (T, B, I)), **options)
-
-
-def assert_same_bits(found, expected):
-    found, expected = leaves(found), leaves(expected)
-    assert len(found) == len(expected)
-    assert all(map(torch.equal, found, expected))
 
 
 @every

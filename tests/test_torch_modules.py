@@ -17,13 +17,15 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import rnnkern.torch
 from torch_harness import (
     CELL_KINDS,
-    KINDS,
     B,
     H,
     I,
     T,
     assert_near,
+    assert_same_bits,
+    every,
     grads,
+    kinds,
     leaves,
     normal,
     objective,
@@ -32,19 +34,11 @@ from torch_harness import (
     stock,
 )
 
-kinds = pytest.mark.parametrize("kind", KINDS)
-every = pytest.mark.parametrize("kind", KINDS + CELL_KINDS)
 x = normal(T, B, I)
 
 
 def given(kind):
     return x[0] if kind in CELL_KINDS else x
-
-
-def assert_same_bits(found, expected):
-    found, expected = leaves(found), leaves(expected)
-    assert len(found) == len(expected)
-    assert all(map(torch.equal, found, expected))
 
 
 def saved_and_loaded(module):

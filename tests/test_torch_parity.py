@@ -28,6 +28,7 @@ from torch_harness import (
     assert_same_type_and_text,
     elsewhere,
     grads,
+    kinds,
     leaves,
     normal,
     objective,
@@ -37,7 +38,6 @@ from torch_harness import (
     stock,
 )
 
-kinds = pytest.mark.parametrize("kind", KINDS)
 cell_kinds = pytest.mark.parametrize("kind", CELL_KINDS)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 flags = itertools.product([False, True], repeat=3)

@@ -17,13 +17,13 @@ from torch.nn.utils import parametrizations
 import rnnkern.torch
 from torch_harness import (
     CELL_KINDS,
-    KINDS,
     B,
     H,
     I,
     T,
     assert_near,
     assert_same_type_and_text,
+    every,
     leaves,
     normal,
     objective,
@@ -31,8 +31,6 @@ from torch_harness import (
     raised,
     stock,
 )
-
-every = pytest.mark.parametrize("kind", KINDS + CELL_KINDS)
 
 
 class Model(nn.Module):

@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -25,6 +26,8 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 KINDS = ["RNN", "LSTM", "GRU"]
 CELL_KINDS = [kind + "Cell" for kind in KINDS]
+kinds = pytest.mark.parametrize("kind", KINDS)
+every = pytest.mark.parametrize("kind", KINDS + CELL_KINDS)
 I, H, T, B = 4, 6, 5, 3  # noqa: E741
 """Sizes of what has no reason for others."""
 
@@ -57,6 +60,11 @@ def leaves(result):
     return [] if result is None else [result]
 
 
+def given(kind, **options):
+    """x for a module of some kind."""
+    return normal(*((B, I) if kind in CELL_KINDS else (T, B, I)), **options)
+
+
 def objective(result):
     """A scalar that every element of a result counts in, differently."""
     return sum((leaf.square() * (1 + i) + leaf.sin()).sum() for i, leaf in enumerate(leaves(result)))
@@ -77,6 +85,12 @@ def arrays(tensors):
 def assert_near(actual, expected, case=None):
     """Tensors, by name or in order, are what is expected up to the rounding of a case; the same are missing."""
     assert_all_close(arrays(actual), arrays(expected), case or Case("lstm", T, B, I, H, (("num_layers", 2),)))
+
+
+def assert_same_bits(found, expected):
+    found, expected = leaves(found), leaves(expected)
+    assert len(found) == len(expected)
+    assert all(map(torch.equal, found, expected))
 
 
 def assert_same_type_and_text(actual, expected):
