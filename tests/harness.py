@@ -91,16 +91,18 @@ class Inputs:
     dy: np.ndarray
     dstate: Any
 
+    def map(self, function) -> Inputs:
+        """`function` of each array of numbers."""
+
+        def of(value):
+            if value is None:
+                return None
+            return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+
+        return Inputs(of(self.x), of(self.state), self.lengths, of(self.dy), of(self.dstate))
+
     def cast(self, dtype) -> Inputs:
-        return Inputs(
-            self.x.astype(dtype), cast(self.state, dtype), self.lengths, self.dy.astype(dtype), cast(self.dstate, dtype)
-        )
-
-
-def cast(state, dtype):
-    if state is None:
-        return None
-    return tuple(array.astype(dtype) for array in state) if isinstance(state, tuple) else state.astype(dtype)
+        return self.map(lambda array: array.astype(dtype))
 
 
 def make_inputs(case: Case, layer) -> Inputs:
