@@ -1,9 +1,11 @@
-// Networks on a framework's own tensors, which hold the weights, inputs and results. A tensor that is not what the
-// network expects is refused, not an error: the caller then leaves the call to the framework.
+// Networks on a framework's own tensors, which hold the weights and inputs; results are made as new ones of the same
+// kind. A tensor that is not what the network expects is refused, not an error: the caller then leaves the call to the
+// framework.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
@@ -123,6 +125,27 @@ class TensorReader {
   std::vector<py::object> types_;
 };
 
+template <class... Objects>
+py::object call_method(PyObject* name, const Objects&... self_and_arguments) {
+  PyObject* const given[] = {self_and_arguments.ptr()...};
+  auto result =
+      py::reinterpret_steal<py::object>(PyObject_VectorcallMethod(name, given, sizeof...(self_and_arguments), nullptr));
+  if (!result) throw py::error_already_set();
+  return result;
+}
+
+// New tensors of the framework, not initialised, of the dtype of another one: C-contiguous, ...
+template <class... Sizes>
+py::object new_tensor(py::handle like, Sizes... shape) {
+  static PyObject* const name = PyUnicode_InternFromString("new_empty");  // kept for as long as the process lives
+  return call_method(name, like, py::int_(shape)...);
+}
+// ... or (n0, n1, n2) with the second axis outermost in memory.
+py::object new_swapped_tensor(py::handle like, int64_t n0, int64_t n1, int64_t n2) {
+  static PyObject* const name = PyUnicode_InternFromString("new_empty_strided");
+  return call_method(name, like, py::make_tuple(n0, n1, n2), py::make_tuple(n2, n0 * n2, 1));
+}
+
 // How x and y have the steps, the sequences and their values.
 enum class Layout : int {
   time_major,   // (T, B, N)
@@ -141,25 +164,28 @@ struct PackedPanels : TensorPanels {
   std::shared_ptr<const Packed<T>> packed;
 };
 
-// A call's tensors: those that there are not are None. lengths: an array (B) of int64; masks: a list or tuple.
+// What goes in; None: there is not. weights: a list or tuple, or TensorPanels; lengths: an array (B) of int64; masks: a
+// list or tuple.
 struct TensorCall {
+  py::handle weights;
   Layout layout;
-  py::handle x, h0, c0, y, hn, cn, lengths, masks;
+  py::handle x, h0, c0, lengths, masks;
 };
 
-// The gradients: given by y and the last state, wanted by x, the initial state and the weights (a list or tuple).
+// The results of the forward pass, the gradients by them, and whether those by x, h0, c0 and each of the weights are
+// wanted.
 struct TensorGradients {
-  py::handle dy, dhn, dcn, dx, dh0, dc0, dweights;
+  py::handle y, tape, dy, dhn, dcn;
+  const std::vector<bool>& wanted;
+  bool dense;
 };
 
 class TensorNetworkBase {
  public:
   virtual ~TensorNetworkBase() = default;
   virtual std::shared_ptr<TensorPanels> pack(int threads, py::handle weights) const = 0;
-  virtual bool run(int threads, py::handle weights, const TensorCall& call) const = 0;
-  virtual bool forward(int threads, py::handle weights, const TensorCall& call, py::handle tape) const = 0;
-  virtual bool backward(int threads, py::handle weights, const TensorCall& call, py::handle tape,
-                        const TensorGradients& gradients) const = 0;
+  virtual py::object run(int threads, const TensorCall& call, bool keep) const = 0;
+  virtual py::object backward(int threads, const TensorCall& call, const TensorGradients& gradients) const = 0;
   virtual std::pair<int64_t, int64_t> tape_size(bool masked) const = 0;
 };
 
@@ -178,57 +204,76 @@ class TensorNetwork : public TensorNetworkBase {
     return panels;
   }
 
-  bool run(int threads, py::handle given, const TensorCall& tensors) const override {
+  py::object run(int threads, const TensorCall& tensors, bool keep) const override {
     WeightTensors<const T> weights;
     const Packed<T>* packed = nullptr;
-    if (py::isinstance<TensorPanels>(given)) {
-      const auto* panels = dynamic_cast<const PackedPanels<T>*>(&given.cast<const TensorPanels&>());
-      if (!panels) return false;
+    if (!keep && py::isinstance<TensorPanels>(tensors.weights)) {
+      const auto* panels = dynamic_cast<const PackedPanels<T>*>(&tensors.weights.cast<const TensorPanels&>());
+      if (!panels) return py::none();
       packed = panels->packed.get();
-    } else if (!read_weights(given, false, weights)) {
-      return false;
+    } else if (!read_weights(tensors.weights, false, weights)) {
+      return py::none();
     }
     Call call;
-    if (!read_call(tensors, call)) return false;
-    if (spec_.has_cell_state() && !call.forward.cn) return false;
-    const py::gil_scoped_release release;
-    rnnkern::run<T>(spec_, table_, packed ? nullptr : weights.parts.data(), packed, call.forward, threads);
-    return true;
-  }
-
-  bool forward(int threads, py::handle given, const TensorCall& tensors, py::handle tape) const override {
-    WeightTensors<const T> weights;
-    Call call;
-    if (!read_weights(given, false, weights) || !read_call(tensors, call)) return false;
+    if (!read_call(tensors, call)) return py::none();
+    ForwardCall<T>& forward = call.forward;
+    const py::handle x = tensors.x;
+    py::object y = py::none(), hn = py::none(), cn = py::none(), tape = py::none();
+    const bool has_hn = call.layout != Layout::one_step;  // else it is y
     TensorView kept;
-    if (!read(tape, kept) || !has_tape_size(kept, call) || (spec_.has_cell_state() && !call.forward.cn)) return false;
-    const py::gil_scoped_release release;
-    rnnkern::forward<T>(spec_, table_, weights.parts.data(), call.forward, kept.data, threads);
-    return true;
+    if (!make_sequence(x, call, width(), call.layout == Layout::batch_first, y, forward.y) ||
+        (has_hn && !make_state(x, call, spec_.output_size(), hn, forward.hn)) ||
+        (spec_.has_cell_state() && !make_state(x, call, spec_.hidden_size, cn, forward.cn)))
+      return py::none();
+    if (keep) {
+      tape = new_tensor(x, tape_numel(call));
+      if (!read_tape(tape, call, kept)) return py::none();
+    }
+    {
+      const py::gil_scoped_release release;
+      if (keep)
+        rnnkern::forward<T>(spec_, table_, weights.parts.data(), forward, kept.data, threads);
+      else
+        rnnkern::run<T>(spec_, table_, packed ? nullptr : weights.parts.data(), packed, forward, threads);
+    }
+    return py::make_tuple(std::move(y), std::move(hn), std::move(cn), std::move(tape));
   }
 
-  bool backward(int threads, py::handle given, const TensorCall& tensors, py::handle tape,
-                const TensorGradients& gradients) const override {
+  py::object backward(int threads, const TensorCall& tensors, const TensorGradients& gradients) const override {
     WeightTensors<const T> weights;
-    WeightTensors<T> dweights;
     Call call;
+    TensorView tape;
     BackwardCall<T> back{};
-    TensorView kept;
-    if (!read_weights(given, false, weights) || !read_weights(gradients.dweights, true, dweights) ||
-        !read_call(tensors, call) || !read(tape, kept) || !has_tape_size(kept, call))
-      return false;
-    back.forward = call.forward;
-    if (!read_sequence(gradients.dy, call, width(), back.dy) ||
-        !read_sequence(gradients.dx, call, spec_.input_size, back.dx) ||
+    if (!read_weights(tensors.weights, false, weights) || !read_call(tensors, call) || gradients.y.is_none() ||
+        !read_sequence(gradients.y, call, width(), call.forward.y) || !read_tape(gradients.tape, call, tape) ||
+        !read_sequence(gradients.dy, call, width(), back.dy) ||
         !read_state(gradients.dhn, call, spec_.output_size(), back.dhn) ||
-        !read_state(gradients.dcn, call, spec_.hidden_size, back.dcn) ||
-        !read_state(gradients.dh0, call, spec_.output_size(), back.dh0) ||
-        !read_state(gradients.dc0, call, spec_.hidden_size, back.dc0))
-      return false;
-    back.dweights = dweights.parts.empty() ? nullptr : dweights.parts.data();
-    const py::gil_scoped_release release;
-    rnnkern::backward<T>(spec_, table_, weights.parts.data(), kept.data, back, threads);
-    return true;
+        !read_state(gradients.dcn, call, spec_.hidden_size, back.dcn))
+      return py::none();
+    back.forward = call.forward;
+
+    const std::vector<bool>& wanted = gradients.wanted;
+    if (wanted.size() != kFirstWeight + weights.held.size()) return py::none();
+    const py::handle x = tensors.x;
+    const bool swapped = !gradients.dense && call.x.ndim == 3 && call.x.strides[0] < call.x.strides[1];
+    py::object dx = py::none(), dh0 = py::none(), dc0 = py::none();
+    WeightTensors<T> dweights;
+    if ((wanted[0] && !make_sequence(x, call, spec_.input_size, swapped, dx, back.dx)) ||
+        (wanted[1] && !make_state(x, call, spec_.output_size(), dh0, back.dh0)) ||
+        (wanted[2] && !make_state(x, call, spec_.hidden_size, dc0, back.dc0)) ||
+        !make_gradients(weights, wanted, dweights))
+      return py::none();
+    const bool wants_weights = std::find(wanted.begin() + kFirstWeight, wanted.end(), true) != wanted.end();
+    back.dweights = wants_weights ? dweights.parts.data() : nullptr;
+    {
+      const py::gil_scoped_release release;
+      rnnkern::backward<T>(spec_, table_, weights.parts.data(), tape.data, back, threads);
+    }
+    py::list found;
+    for (const py::object& gradient : {dx, dh0, dc0}) found.append(gradient);
+    for (std::size_t i = kFirstWeight; i < wanted.size(); ++i)
+      found.append(wanted[i] ? py::object(dweights.held[i - kFirstWeight]) : py::none());
+    return found;
   }
 
   std::pair<int64_t, int64_t> tape_size(bool masked) const override {
@@ -237,6 +282,8 @@ class TensorNetwork : public TensorNetworkBase {
   }
 
  private:
+  static constexpr std::size_t kFirstWeight = 3;  // of the tensors that there may be gradients by, after x, h0 and c0
+
   // The list may change while the GIL is released: its tensors are held.
   template <class U>
   struct WeightTensors {
@@ -245,6 +292,7 @@ class TensorNetwork : public TensorNetworkBase {
   };
   struct Call {
     Layout layout;
+    TensorView x;
     std::vector<const T*> masks;
     ForwardCall<T> forward{};
   };
@@ -262,14 +310,13 @@ class TensorNetwork : public TensorNetworkBase {
     return read(tensor, view) && (!std::is_const_v<U> || TensorReader::is_plain(tensor));
   }
 
-  // In the order of rnnkern.spec.Spec.weight_shapes. `optional`: the list may be empty, or have None for all weights of
-  // a layer and direction.
+  // In the order of rnnkern.spec.Spec.weight_shapes. `optional`: the list may have None for all weights of a layer and
+  // direction.
   template <class U>
   bool read_weights(py::handle tensors, bool optional, WeightTensors<U>& given) const {
     if (!is_list_or_tuple(tensors)) return false;
     const py::tuple list = given.held = py::tuple(py::reinterpret_borrow<py::object>(tensors));
     std::vector<Weights<U>>& weights = given.parts;
-    if (optional && list.empty()) return true;
     weights.resize(spec_.num_layers * spec_.num_directions);
     std::size_t next = 0;
     bool fine = true;
@@ -299,22 +346,18 @@ class TensorNetwork : public TensorNetworkBase {
 
   bool read_call(const TensorCall& tensors, Call& call) const {
     ForwardCall<T>& forward = call.forward;
-    TensorView x;
-    if (!read(tensors.x, x)) return false;
+    const TensorView& x = call.x;
+    if (!read_as<const T>(tensors.x, call.x)) return false;
     call.layout = tensors.layout;
     const bool batched = call.layout == Layout::time_major || call.layout == Layout::batch_first;
     if (x.ndim != (batched ? 3 : 2)) return false;
     forward.steps = call.layout == Layout::one_step ? 1 : x.shape[call.layout == Layout::batch_first ? 1 : 0];
     forward.batch = call.layout == Layout::unbatched ? 1 : x.shape[call.layout == Layout::time_major ? 1 : 0];
     forward.return_sequence = true;
-    if (!read_lengths(tensors.lengths, forward) || !read_masks(tensors.masks, call)) return false;
-    if (tensors.y.is_none()) return false;
-    return forward.steps > 0 && forward.batch > 0 && read_sequence(tensors.x, call, spec_.input_size, forward.x) &&
-           read_sequence(tensors.y, call, width(), forward.y) &&
+    return forward.steps > 0 && forward.batch > 0 && place_sequence(x, call, spec_.input_size, forward.x) &&
            read_state(tensors.h0, call, spec_.output_size(), forward.h0) &&
-           read_state(tensors.c0, call, spec_.hidden_size, forward.c0) &&
-           read_state(tensors.hn, call, spec_.output_size(), forward.hn) &&
-           read_state(tensors.cn, call, spec_.hidden_size, forward.cn);
+           read_state(tensors.c0, call, spec_.hidden_size, forward.c0) && read_lengths(tensors.lengths, forward) &&
+           read_masks(tensors.masks, call);
   }
 
   static bool read_lengths(py::handle given, ForwardCall<T>& forward) {
@@ -346,7 +389,12 @@ class TensorNetwork : public TensorNetworkBase {
     sequence = {nullptr, 0, 0};
     if (tensor.is_none()) return true;
     TensorView view;
-    if (!read_as<U>(tensor, view) || !view.has_rows()) return false;
+    return read_as<U>(tensor, view) && place_sequence(view, call, values, sequence);
+  }
+
+  template <class U>
+  static bool place_sequence(const TensorView& view, const Call& call, int64_t values, Sequence<U>& sequence) {
+    if (!view.has_rows()) return false;
     const int64_t steps = call.forward.steps, batch = call.forward.batch;
     auto* data = reinterpret_cast<U*>(view.data);
     switch (call.layout) {
@@ -380,7 +428,51 @@ class TensorNetwork : public TensorNetworkBase {
     return view.has_shape({parts, call.forward.batch, size});
   }
 
-  bool has_tape_size(const TensorView& tape, const Call& call) const {
+  // The new tensors are read like those that are given: what `new_empty` does, others may have changed.
+
+  bool make_sequence(py::handle like, const Call& call, int64_t values, bool swapped, py::object& made,
+                     Sequence<T>& sequence) const {
+    const int64_t* shape = call.x.shape;
+    if (swapped)
+      made = new_swapped_tensor(like, shape[0], shape[1], values);
+    else if (call.x.ndim == 3)
+      made = new_tensor(like, shape[0], shape[1], values);
+    else
+      made = new_tensor(like, shape[0], values);
+    return read_sequence(made, call, values, sequence);
+  }
+
+  bool make_state(py::handle like, const Call& call, int64_t size, py::object& made, T*& state) const {
+    const int64_t parts = spec_.num_layers * spec_.num_directions;
+    if (call.layout == Layout::unbatched)
+      made = new_tensor(like, parts, size);
+    else if (call.layout == Layout::one_step)
+      made = new_tensor(like, call.forward.batch, size);
+    else
+      made = new_tensor(like, parts, call.forward.batch, size);
+    return read_state(made, call, size, state);
+  }
+
+  // All for the weights of a layer and direction, or none.
+  bool make_gradients(const WeightTensors<const T>& weights, const std::vector<bool>& wanted,
+                      WeightTensors<T>& dweights) const {
+    const std::size_t size = weights.held.size() / weights.parts.size();
+    py::tuple made(weights.held.size());
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      const auto part = wanted.begin() + kFirstWeight + i / size * size;
+      TensorView view;
+      if (std::find(part, part + size, true) == part + size)
+        made[i] = py::none();
+      else if (!read(weights.held[i], view))
+        return false;
+      else
+        made[i] = view.ndim == 1 ? new_tensor(weights.held[i], view.shape[0])
+                                 : new_tensor(weights.held[i], view.shape[0], view.shape[1]);
+    }
+    return read_weights(made, true, dweights);
+  }
+
+  int64_t tape_numel(const Call& call) const {
     const TapeSize size = rnnkern::tape_size<T>(spec_, table_, call.forward.masks != nullptr);
     const int64_t padded = call.forward.steps * call.forward.batch;
     int64_t total = padded;
@@ -388,8 +480,11 @@ class TensorNetwork : public TensorNetworkBase {
       total = 0;
       for (int64_t b = 0; b < call.forward.batch; ++b) total += call.forward.lengths[b];
     }
-    return tape.ndim == 1 && tape.contiguous() &&
-           tape.shape[0] >= size.per_step * total + size.per_padded_step * padded;
+    return size.per_step * total + size.per_padded_step * padded;
+  }
+
+  bool read_tape(py::handle tensor, const Call& call, TensorView& tape) const {
+    return read(tensor, tape) && tape.ndim == 1 && tape.contiguous() && tape.shape[0] >= tape_numel(call);
   }
 
   const Spec spec_;
@@ -442,28 +537,20 @@ void bind_tensors(py::module_& module) {
       .def(
           "run",
           [](const TensorNetworkBase& network, int threads, Object weights, Layout layout, Object x, Object h0,
-             Object c0, Object y, Object hn, Object cn, Object lengths, Object masks) {
-            return network.run(threads, weights, {layout, x, h0, c0, y, hn, cn, lengths, masks});
+             Object c0, Object lengths, Object masks, bool keep) {
+            return network.run(threads, {weights, layout, x, h0, c0, lengths, masks}, keep);
           },
-          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "hn"_a, "cn"_a, "lengths"_a, "masks"_a)
-      .def(
-          "forward",
-          [](const TensorNetworkBase& network, int threads, Object weights, Layout layout, Object x, Object h0,
-             Object c0, Object y, Object hn, Object cn, Object lengths, Object masks, Object tape) {
-            return network.forward(threads, weights, {layout, x, h0, c0, y, hn, cn, lengths, masks}, tape);
-          },
-          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "hn"_a, "cn"_a, "lengths"_a, "masks"_a,
-          "tape"_a)
+          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "lengths"_a, "masks"_a, "keep"_a)
       .def(
           "backward",
           [](const TensorNetworkBase& network, int threads, Object weights, Layout layout, Object x, Object h0,
-             Object c0, Object y, Object lengths, Object masks, Object tape, Object dy, Object dhn, Object dcn,
-             Object dx, Object dh0, Object dc0, Object dweights) {
-            return network.backward(threads, weights, {layout, x, h0, c0, y, py::none(), py::none(), lengths, masks},
-                                    tape, {dy, dhn, dcn, dx, dh0, dc0, dweights});
+             Object c0, Object lengths, Object masks, Object y, Object tape, Object dy, Object dhn, Object dcn,
+             const std::vector<bool>& wanted, bool dense) {
+            return network.backward(threads, {weights, layout, x, h0, c0, lengths, masks},
+                                    {y, tape, dy, dhn, dcn, wanted, dense});
           },
-          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "lengths"_a, "masks"_a, "tape"_a, "dy"_a,
-          "dhn"_a, "dcn"_a, "dx"_a, "dh0"_a, "dc0"_a, "dweights"_a)
+          "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "lengths"_a, "masks"_a, "y"_a, "tape"_a, "dy"_a,
+          "dhn"_a, "dcn"_a, "wanted"_a, "dense"_a)
       .def("tape_size", &TensorNetworkBase::tape_size, "masked"_a);
   module.def("unpack_rows", &copy_rows<true>, "packed"_a, "padded"_a, "batch_sizes"_a, "batch"_a, "row_bytes"_a);
   module.def("pack_rows", &copy_rows<false>, "packed"_a, "padded"_a, "batch_sizes"_a, "batch"_a, "row_bytes"_a);

@@ -9,8 +9,8 @@ import numpy as np
 
 from .spec import Array, Spec
 
-Tensors = list[Any] | tuple[Any, ...]
-"""Of a framework."""
+Tensors = Sequence[Any]
+"""Of a framework, in a list or tuple."""
 
 thread_variable: ContextVar[Optional[int]]
 """Threads for the calls of a context; None: those of the process."""
@@ -112,7 +112,7 @@ class TensorNetwork:
     in the layout of the call; the states (L*D, B, size), (L*D, size) unbatched, (B, size) for one step; lengths (B).
     x, y and their gradients may have any strides but between values, everything else is C-contiguous. What there is not
     is None. A tensor that is not so, or not floating-point numbers of the network's dtype on the CPU, is refused: then
-    nothing is done and the methods return False, `pack` None.
+    nothing is done and the methods return None. What they return is new, made by ``x.new_empty`` and its like.
     """
 
     def __init__(self, spec: Spec, reader: TensorReader, isa: Optional[str] = None) -> None: ...
@@ -125,28 +125,14 @@ class TensorNetwork:
         x: Any,
         h0: Any,
         c0: Any,
-        y: Any,
-        hn: Any,
-        cn: Any,
         lengths: Optional[Array],
         masks: Tensors,
-    ) -> bool: ...
-    def forward(
-        self,
-        threads: int,
-        weights: Tensors,
-        layout: Layout,
-        x: Any,
-        h0: Any,
-        c0: Any,
-        y: Any,
-        hn: Any,
-        cn: Any,
-        lengths: Optional[Array],
-        masks: Tensors,
-        tape: Any,
-    ) -> bool:
-        """Run and fill a tape, a vector of as many elements as `tape_size` says."""
+        keep: bool,
+    ) -> Optional[tuple[Any, Any, Any, Any]]:
+        """Return y, hn, cn and a tape: hn but for one step, where it is y, cn of an LSTM, the tape if it is to be kept.
+
+        With Layout.BATCH_FIRST y is (T, B, D*O) in memory. To keep a tape takes live weights.
+        """
 
     def backward(
         self,
@@ -156,21 +142,19 @@ class TensorNetwork:
         x: Any,
         h0: Any,
         c0: Any,
-        y: Any,
         lengths: Optional[Array],
         masks: Tensors,
+        y: Any,
         tape: Any,
         dy: Any,
         dhn: Any,
         dcn: Any,
-        dx: Any,
-        dh0: Any,
-        dc0: Any,
-        dweights: Tensors,
-    ) -> bool:
-        """Write the gradients that there is a tensor for.
+        wanted: Sequence[bool],
+        dense: bool,
+    ) -> Optional[list[Any]]:
+        """Return the gradients by x, h0, c0 and each of the weights, None where they are not wanted.
 
-        dweights is empty, or has None for all weights of a layer and direction, or for none of them.
+        dx is C-contiguous if dense, else its steps and sequences are in memory in the order of those of x.
         """
 
     def tape_size(self, masked: bool) -> tuple[int, int]:

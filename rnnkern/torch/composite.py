@@ -189,7 +189,7 @@ def gradients(
         assert x is not None
         spec = call.network.spec
         lengths = None if call.lengths is None else torch.from_numpy(call.lengths)
-        sequence = call.time_major(x)
+        sequence = call.as_time_major(x)
         state = [call.batched(member) for member in (h0, c0) if member is not None] or zero_state(spec, sequence)
         y, last = forward(spec, weights, sequence, state, masks, lengths)
         made = [call.as_given(y), *map(call.state_as_given, last)]

@@ -19,12 +19,10 @@ class Recurrence(torch.autograd.Function):
     def forward(ctx: Any, call: Call, masks: Sequence[Tensor], x: Tensor, *states_and_weights: Tensor) -> Any:
         h0, c0, *weights = states_and_weights
         y, hn, cn, tape = call.run(weights, x, h0, c0, masks, keep=True)
-        ctx.call = call
-        ctx.masks = len(masks)
+        ctx.call, ctx.masks = call, len(masks)
         ctx.save_for_backward(x, tape, *masks, *states_and_weights)
         # Not saved, but referred to: unlike x and the weights, y may be changed in place, as PyTorch's own may.
         ctx.y = y.detach()
-        ctx.y_version = y._version
         ctx.set_materialize_grads(False)
         return y, hn, cn
 
@@ -45,7 +43,7 @@ class Recurrence(torch.autograd.Function):
         try:
             if not kernels_may_run():
                 raise Refused
-            if y is None or y._version != ctx.y_version:
+            if y is None or y._version > 0:
                 y = call.run(weights, x, h0, c0, masks)[0]
             return None, None, *call.backward(weights, x, h0, c0, masks, y, tape, gradients, wanted)
         except Refused:

@@ -156,14 +156,14 @@ class Layer(Recurrent):
         if type(input) not in PLAIN or input.dtype not in DTYPES:
             raise Refused
         network = self.network(input.dtype)
-        shape = input.shape
-        if len(shape) == 3:
-            layout = Layout.BATCH_FIRST if self.batch_first else Layout.TIME_MAJOR
-        elif len(shape) == 2:
-            layout = Layout.UNBATCHED
+        axes = input.dim()
+        if axes == 3:
+            call = network.batch_first if self.batch_first else network.time_major
+        elif axes == 2:
+            call = network.unbatched
         else:
             raise Refused
-        y, hn, cn = start(Call(network, layout, shape), input, *_members(hx, network.has_cell_state))
+        y, hn, cn = start(call, input, *_members(hx, network.has_cell_state))
         return y, hn if cn is None else (hn, cn)
 
     def _forward_packed(self, input: PackedSequence, hx: Any, start: Start) -> Any:
@@ -174,7 +174,7 @@ class Layer(Recurrent):
         network = self.network(rows.dtype)
         h0, c0 = _members(hx, network.has_cell_state)
         h0, c0 = _permuted(h0, sorted_indices), _permuted(c0, sorted_indices)
-        y, hn, cn = start(Call(network, Layout.TIME_MAJOR, rows.shape, sizes), rows, h0, c0)
+        y, hn, cn = start(Call(network, Layout.TIME_MAJOR, sizes), rows, h0, c0)
         hn, cn = _permuted(hn, unsorted_indices), _permuted(cn, unsorted_indices)
         output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return output, hn if cn is None else (hn, cn)
@@ -182,8 +182,8 @@ class Layer(Recurrent):
     def _forward_live(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
         masks: list[Tensor] = []
         if self.training and self.dropout > 0:
-            shape = (call.steps, call.batch) if call.batch_sizes is None else (len(x),)
-            masks = [call.padded(mask) for mask in self.dropout_masks(x, (*shape, call.network.width))]
+            shape = (*call.positions(x), call.network.width)
+            masks = [call.padded(mask) for mask in self.dropout_masks(x, shape)]
         return recurrence(call, self.weights_now(), x, h0, c0, masks)
 
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
@@ -356,7 +356,7 @@ class Cell(Recurrent):
             input, h0, c0 = (None if tensor is None else tensor.unsqueeze(0) for tensor in (input, h0, c0))
         if input.dim() != 2:
             raise Refused
-        h, _, c = start(Call(network, Layout.ONE_STEP, input.shape), input, h0, c0)
+        h, _, c = start(network.one_step, input, h0, c0)
         if unbatched:
             h, c = h.squeeze(0), None if c is None else c.squeeze(0)
         return h if c is None else (h, c)

@@ -89,7 +89,7 @@ STOCK = {
 
 
 class Network:
-    """A network of one dtype: its sizes, and its kernels."""
+    """A network of one dtype: its sizes, its kernels, and how to call them on sequences of each layout."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -99,11 +99,14 @@ class Network:
         self.width = spec.num_directions * spec.output_size
         self.parts = spec.num_layers * spec.num_directions
         self.has_cell_state = spec.has_cell_state
+        self.time_major = Call(self, Layout.TIME_MAJOR)
+        self.batch_first = Call(self, Layout.BATCH_FIRST)
+        self.unbatched = Call(self, Layout.UNBATCHED)
+        self.one_step = Call(self, Layout.ONE_STEP)
 
-    def tape_numel(self, total: int, padded: int, masked: bool) -> int:
-        """Elements of a tape for `total` steps of all sequences together, `padded` of them with the padding."""
-        per_step, per_padded_step = self.kernels.tape_size(masked)
-        return per_step * total + per_padded_step * padded
+    def tape_numel(self, steps: int, masked: bool) -> int:
+        """Elements of a tape for so many steps of all sequences together, without padding."""
+        return sum(self.kernels.tape_size(masked)) * steps
 
 
 @lru_cache(maxsize=1024)
@@ -142,63 +145,34 @@ def network_of(
 
 
 class Call:
-    """One call of a network: how its sequences are laid out.
+    """A way to call a network: how its sequences are laid out.
 
     Parameters
     ----------
     network : Network
     layout : Layout
         Of x and y.
-    shape : torch.Size
-        Of x; of the rows (N, I) of a packed sequence.
     batch_sizes : array (T) of int64, optional
-        Of the packed sequence: x, y and their gradients are its rows.
+        Of a packed sequence: x, y and their gradients are its rows.
     """
 
-    _sequence_axes: tuple[int, ...]
-    _state_axes: tuple[int, ...]
-    __slots__ = ("_sequence_axes", "_state_axes", "batch", "batch_sizes", "layout", "lengths", "network", "steps")
+    __slots__ = ("batch_sizes", "layout", "lengths", "network")
 
     def __init__(
-        self,
-        network: Network,
-        layout: Layout,
-        shape: Sequence[int],
-        batch_sizes: Optional[np.ndarray[Any, np.dtype[np.int64]]] = None,
+        self, network: Network, layout: Layout, batch_sizes: Optional[np.ndarray[Any, np.dtype[np.int64]]] = None
     ) -> None:
         self.network = network
         self.layout = layout
         self.batch_sizes = batch_sizes
-        self.lengths = None
-        parts = network.parts
-        if batch_sizes is not None:
-            self.steps, self.batch = len(batch_sizes), int(batch_sizes[0])
-            self.lengths = lengths_of(batch_sizes)
-            self._sequence_axes, self._state_axes = (shape[0],), (parts, self.batch)
-        elif layout is Layout.TIME_MAJOR:
-            self.steps, self.batch = shape[0], shape[1]
-            self._sequence_axes, self._state_axes = (self.steps, self.batch), (parts, self.batch)
-        elif layout is Layout.BATCH_FIRST:
-            self.batch, self.steps = shape[0], shape[1]
-            self._sequence_axes, self._state_axes = (self.batch, self.steps), (parts, self.batch)
-        elif layout is Layout.UNBATCHED:
-            self.steps, self.batch = shape[0], 1
-            self._sequence_axes, self._state_axes = (self.steps,), (parts,)
-        else:
-            self.steps, self.batch = 1, shape[0]
-            self._sequence_axes = self._state_axes = (self.batch,)
+        self.lengths = None if batch_sizes is None else lengths_of(batch_sizes)
 
-    # Results. Sizes given one by one cost new_empty half of what a tuple does.
-
-    def new_sequence(self, x: Tensor, width: int) -> Tensor:
-        """An uninitialised sequence for the outputs of x, laid out as those of PyTorch's layers: steps outermost."""
+    def positions(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of what there is one of for each step of each sequence: (T, B), or (N) of packed rows."""
+        if self.batch_sizes is not None:
+            return (len(x),)
         if self.layout is Layout.BATCH_FIRST:
-            return torch.empty_permuted((*self._sequence_axes, width), (1, 0, 2), dtype=x.dtype, device="cpu")
-        return x.new_empty(*self._sequence_axes, width)
-
-    def new_state(self, like: Tensor, size: int) -> Tensor:
-        """An uninitialised state."""
-        return like.new_empty(*self._state_axes, size)
+            return x.shape[1], x.shape[0]
+        return (x.shape[0], 1) if self.layout is Layout.UNBATCHED else tuple(x.shape[:2])
 
     # Padding
 
@@ -206,28 +180,25 @@ class Call:
         """A packed sequence as the kernels take it, with any padding; another one as it is."""
         if self.batch_sizes is None:
             return rows
-        rows = rows.contiguous()
-        sequence = self.padded_for(rows)
+        (rows,) = contiguous((rows,))
+        sequence = rows.new_empty((len(self.batch_sizes), int(self.batch_sizes[0]), rows.shape[1]))
         self._copy_rows(_core.unpack_rows, rows, sequence)
         return sequence
 
-    def padded_for(self, rows: Tensor) -> Tensor:
-        """Where the kernels write what `packed` then puts into `rows`: itself where there is no padding."""
-        return rows if self.batch_sizes is None else rows.new_empty((self.steps, self.batch, rows.shape[1]))
-
-    def packed(self, sequence: Tensor, into: Tensor) -> Tensor:
-        """Without the padding again."""
-        if self.batch_sizes is not None:
-            self._copy_rows(_core.pack_rows, into, sequence)
-        return into
+    def packed(self, sequence: Tensor) -> Tensor:
+        """The rows of a packed sequence again."""
+        assert self.batch_sizes is not None
+        rows = sequence.new_empty((int(self.batch_sizes.sum()), sequence.shape[2]))
+        self._copy_rows(_core.pack_rows, rows, sequence)
+        return rows
 
     def _copy_rows(self, copy: Any, rows: Tensor, sequence: Tensor) -> None:
         row_bytes = rows.shape[1] * rows.element_size()
-        copy(rows.data_ptr(), sequence.data_ptr(), self.batch_sizes, self.batch, row_bytes)
+        copy(rows.data_ptr(), sequence.data_ptr(), self.batch_sizes, sequence.shape[1], row_bytes)
 
     # For PyTorch's own operations
 
-    def time_major(self, x: Tensor) -> Tensor:
+    def as_time_major(self, x: Tensor) -> Tensor:
         """(T, B, N), with padding of zeros; differentiable."""
         if self.batch_sizes is not None:
             return pad_packed_sequence(PackedSequence(x, torch.from_numpy(self.batch_sizes)))[0]
@@ -246,8 +217,10 @@ class Call:
         return self.state_as_given(sequence)
 
     def batched(self, state: Tensor) -> Tensor:
-        """(L*D, B, size)."""
-        return state.view(self.network.parts, self.batch, -1)
+        """(L*D, B, size) of a state as it is given; differentiable."""
+        if self.layout is Layout.UNBATCHED:
+            return state.unsqueeze(1)
+        return state.unsqueeze(0) if self.layout is Layout.ONE_STEP else state
 
     def state_as_given(self, state: Tensor) -> Tensor:
         """(L*D, B, size), or (T, B, N), without the axis that this layout has not got."""
@@ -285,29 +258,19 @@ class Call:
         Refused
             The kernels don't do that with these tensors.
         """
-        network = self.network
-        y = self.new_sequence(x, network.width)
-        hn = None if self.layout is Layout.ONE_STEP else self.new_state(x, network.output_size)
-        cn = self.new_state(x, network.hidden_size) if network.has_cell_state else None
-        tape = None
-        start: Any = network.kernels.run
-        if keep:
-            padded = self.steps * self.batch
-            total = padded if self.batch_sizes is None else len(x)
-            tape = x.new_empty(network.tape_numel(total, padded, bool(masks)))
-            start = network.kernels.forward
-        outputs = self.padded_for(y)
-        results = (outputs, hn, cn, self.lengths)
-        rest = (tape,) if keep else ()
+        run = self.network.kernels.run
         threads = torch.get_num_threads()
-        given: Any = (weights, self.layout, self.padded(x), h0, c0)
-        if not start(threads, *given, *results, masks, *rest):
+        if self.batch_sizes is not None:
+            x = self.padded(x)
+        made = run(threads, weights, self.layout, x, h0, c0, self.lengths, masks, keep)
+        if made is None:
             if not isinstance(weights, _core.TensorPanels):
                 weights = contiguous(weights)
-            given = (weights, self.layout, *contiguous((given[2], h0, c0)))
-            if not start(threads, *given, *results, contiguous(masks), *rest):
+            x, h0, c0 = contiguous((x, h0, c0))
+            made = run(threads, weights, self.layout, x, h0, c0, self.lengths, contiguous(masks), keep)
+            if made is None:
                 raise Refused
-        return self.packed(outputs, y), hn, cn, tape
+        return made if self.batch_sizes is None else (self.packed(made[0]), *made[1:])
 
     def backward(
         self,
@@ -324,69 +287,29 @@ class Call:
     ) -> list[Optional[Tensor]]:
         """The gradients by x, h0, c0 and each of the weights, None where they are not wanted, from those by y, hn, cn.
 
-        The gradients of a layer and direction's weights are made together or not at all. That of x has x's strides, or
-        is dense.
+        That of x has its axes in x's order in memory, or is dense.
 
         Raises
         ------
         Refused
             The kernels don't do that with these tensors.
         """
+        backward: Any = self.network.kernels.backward
         dy, dhn, dcn = outputs
         if self.batch_sizes is not None:
             x, y, dy = self.padded(x), self.padded(y), None if dy is None else self.padded(dy)
-        tensors = [x, h0, c0, y, tape, dy, dhn, dcn]
-        found = self._backward(weights, masks, tensors, wanted, dense)
+        threads = torch.get_num_threads()
+        given: Sequence[Optional[Tensor]] = (y, tape, dy, dhn, dcn)
+        found = backward(threads, weights, self.layout, x, h0, c0, self.lengths, masks, *given, wanted, dense)
         if found is None:
-            found = self._backward(contiguous(weights), contiguous(masks), contiguous(tensors), wanted, dense)
-        if found is None:
-            raise Refused
+            weights, masks, given = contiguous(weights), contiguous(masks), contiguous(given)
+            x, h0, c0 = contiguous((x, h0, c0))
+            found = backward(threads, weights, self.layout, x, h0, c0, self.lengths, masks, *given, wanted, dense)
+            if found is None:
+                raise Refused
         if self.batch_sizes is not None and found[0] is not None:
-            found[0] = self.packed(found[0], found[0].new_empty((int(self.batch_sizes.sum()), found[0].shape[2])))
+            found[0] = self.packed(found[0])
         return found
-
-    def _backward(
-        self, weights: Any, masks: Any, tensors: Any, wanted: Sequence[bool], dense: bool
-    ) -> Optional[list[Optional[Tensor]]]:
-        """None: refused."""
-        x, h0, c0, y, tape, dy, dhn, dcn = tensors
-        dx = None
-        if wanted[0]:
-            dx = torch.empty_like(x, memory_format=torch.contiguous_format) if dense else torch.empty_like(x)
-        dh0 = torch.empty_like(h0) if wanted[1] else None
-        dc0 = torch.empty_like(c0) if wanted[2] else None
-        want_weights = wanted[3:]
-        dweights: list[Optional[Tensor]] = []
-        if all(want_weights):
-            dweights = [torch.empty_like(weight) for weight in weights]
-        elif any(want_weights):
-            size = len(weights) // self.network.parts
-            for first in range(0, len(weights), size):
-                part = slice(first, first + size)
-                want = any(want_weights[part])
-                dweights += [torch.empty_like(weight) if want else None for weight in weights[part]]
-        if not self.network.kernels.backward(
-            torch.get_num_threads(),
-            weights,
-            self.layout,
-            x,
-            h0,
-            c0,
-            y,
-            self.lengths,
-            masks,
-            tape,
-            dy,
-            dhn,
-            dcn,
-            dx,
-            dh0,
-            dc0,
-            dweights,
-        ):
-            return None
-        kept = [gradient if want else None for gradient, want in zip(dweights, want_weights)]
-        return [dx, dh0, dc0, *(kept or [None] * len(weights))]
 
 
 def contiguous(tensors: Sequence[Any]) -> list[Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 from torch import Tensor
 
-from .._core import Layout
 from ..version import __version__
 from .network import DTYPES, STOCK, Call, Network, Options, Refused, network_of
 
@@ -60,11 +59,11 @@ def _(
     network: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    call = _call(x, network)
-    made, padded = call.network, call.steps * call.batch
-    cn = call.new_state(x, made.hidden_size) if made.has_cell_state else x.new_empty(0)
-    tape = x.new_empty(made.tape_numel(padded, padded, len(masks) > 0) if keep else 0)
-    return call.new_sequence(x, made.width), call.new_state(x, made.output_size), cn, tape
+    made = _call(x, network).network
+    steps, batch, _ = x.shape
+    cn = x.new_empty((made.parts, batch, made.hidden_size) if made.has_cell_state else 0)
+    tape = x.new_empty(made.tape_numel(steps * batch, len(masks) > 0) if keep else 0)
+    return x.new_empty((steps, batch, made.width)), x.new_empty((made.parts, batch, made.output_size)), cn, tape
 
 
 @torch.library.custom_op("rnnkern::recurrence_backward", mutates_args=())
@@ -145,7 +144,7 @@ def _wrong(network: str, *operands: Optional[Tensor]) -> RuntimeError:
 def _call(x: Tensor, network: str) -> Call:
     if x.dtype not in DTYPES:
         raise RuntimeError(f"x: expected float32 or float64, got {x.dtype}")
-    return Call(described(network, x.dtype), Layout.TIME_MAJOR, x.shape)
+    return described(network, x.dtype).time_major
 
 
 def forward(layer: Layer, input: Any, hx: Any) -> Any:
