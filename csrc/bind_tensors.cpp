@@ -54,7 +54,7 @@ struct TensorView {
 class TensorReader {
  public:
   // api: the capsule of DLPack's exchange interface, or None: by the methods data_ptr, stride, element_size and so on.
-  TensorReader(const py::object& api, const py::tuple& types) {
+  TensorReader(const py::object& api, const py::tuple& types) : is_neg_(py::object(types[0]).attr("is_neg")) {
     if (!api.is_none()) {
       api_ = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(api.ptr(), dlpack::kExchangeApiCapsule));
       if (!api_) throw py::error_already_set();
@@ -74,9 +74,8 @@ class TensorReader {
   }
 
   // Whether the elements are those in memory and not their negatives: PyTorch has tensors whose sign is a flag.
-  static bool is_plain(py::handle object) {
-    static PyObject* const name = PyUnicode_InternFromString("is_neg");  // kept for as long as the process lives
-    const auto negative = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(object.ptr(), name));
+  bool is_plain(py::handle object) const {
+    const auto negative = py::reinterpret_steal<py::object>(PyObject_CallOneArg(is_neg_.ptr(), object.ptr()));
     if (!negative) throw py::error_already_set();
     return negative.ptr() == Py_False;
   }
@@ -123,6 +122,7 @@ class TensorReader {
 
   const dlpack::ExchangeApi* api_ = nullptr;
   std::vector<py::object> types_;
+  py::object is_neg_;  // the method
 };
 
 template <class... Objects>
@@ -307,7 +307,7 @@ class TensorNetwork : public TensorNetworkBase {
   // To be read from, or to be written to.
   template <class U>
   bool read_as(py::handle tensor, TensorView& view) const {
-    return read(tensor, view) && (!std::is_const_v<U> || TensorReader::is_plain(tensor));
+    return read(tensor, view) && (!std::is_const_v<U> || reader_.is_plain(tensor));
   }
 
   // In the order of rnnkern.spec.Spec.weight_shapes. `optional`: the list may have None for all weights of a layer and

@@ -50,6 +50,10 @@ class Recurrence(torch.autograd.Function):
             return None, None, *composite.gradients(call, masks, tensors, wanted, gradients, create_graph=False)
 
 
+# `Recurrence.apply` without its detour for transforms: within one no kernels run.
+_apply: Any = super(torch.autograd.Function, Recurrence).apply  # type: ignore[misc]
+
+
 def recurrence(
     call: Call,
     weights: Sequence[Tensor],
@@ -60,7 +64,7 @@ def recurrence(
 ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
     """Run a call, with the graph where autograd wants it: y, hn, cn of `Call.run`."""
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, h0, c0, *weights)):
-        found: tuple[Tensor, Optional[Tensor], Optional[Tensor]] = Recurrence.apply(call, masks, x, h0, c0, *weights)
+        found: tuple[Tensor, Optional[Tensor], Optional[Tensor]] = _apply(call, masks, x, h0, c0, *weights)
         return found
     y, hn, cn, _ = call.run(weights, x, h0, c0, masks)
     return y, hn, cn

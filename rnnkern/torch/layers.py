@@ -163,7 +163,8 @@ class Layer(Recurrent):
             call = network.unbatched
         else:
             raise Refused
-        y, hn, cn = start(call, input, *_members(hx, network.has_cell_state))
+        h0, c0 = (None, None) if hx is None else _members(hx, network.has_cell_state)
+        y, hn, cn = start(call, input, h0, c0)
         return y, hn if cn is None else (hn, cn)
 
     def _forward_packed(self, input: PackedSequence, hx: Any, start: Start) -> Any:

@@ -300,6 +300,7 @@ class Call:
             x, y, dy = self.padded(x), self.padded(y), None if dy is None else self.padded(dy)
         threads = torch.get_num_threads()
         given: Sequence[Optional[Tensor]] = (y, tape, dy, dhn, dcn)
+        found: Optional[list[Optional[Tensor]]]
         found = backward(threads, weights, self.layout, x, h0, c0, self.lengths, masks, *given, wanted, dense)
         if found is None:
             weights, masks, given = contiguous(weights), contiguous(masks), contiguous(given)
