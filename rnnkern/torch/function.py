@@ -51,7 +51,7 @@ class Recurrence(torch.autograd.Function):
 
 
 # `Recurrence.apply` without its detour for transforms: within one no kernels run.
-_apply: Any = super(torch.autograd.Function, Recurrence).apply  # type: ignore[misc]
+_apply: Any = super(torch.autograd.Function, Recurrence).apply
 
 
 def recurrence(
