@@ -324,6 +324,18 @@ def test_packing_may_change_after_the_call(kind):
     assert_near(*reversed(results))
 
 
+@kinds
+def test_packed_rows_that_are_negated_lazily(kind):
+    """Contiguous ones, which no copy makes plain; their gradient too."""
+    results = []
+    for module in pair(kind):
+        rows = torch._neg_view(normal(8, I)).requires_grad_()
+        y, _ = module(PackedSequence(rows, torch.tensor([3, 2, 2, 1])))
+        y.data.backward(torch._neg_view(normal(8, H, seed=3)))
+        results.append([y.data, rows.grad, *grads(module).values()])
+    assert_near(*reversed(results))
+
+
 def with_sizes(sizes, rows=8, **indices):
     return lambda: PackedSequence(normal(rows, I), torch.tensor(sizes), **indices)
 
