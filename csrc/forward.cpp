@@ -37,15 +37,17 @@ void lay_out_work(Arena& arena, Layer<T>& layer, int threads) {
 
 template <class T>
 void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_t rows, const int64_t* offsets,
-                    Range panels, const T* weights, Rows<T> out) {
+                    Range panels, const T* packed, Rows<T> out) {
   const Shape<T>& shape = layer.shape;
   shape.kernels->input({shape.info().gates,
                         rows,
-                        shape.inputs,
+                        panels.first,
                         panels.size(),
+                        shape.units,
+                        shape.inputs,
                         {layer.x.data, 1, offsets},
-                        weights,
-                        direction.panels.bias + panels.first * shape.input_width(),
+                        {packed, direction.panels.plain_input},
+                        direction.panels.bias,
                         out});
 }
 
@@ -121,7 +123,7 @@ void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous
   for (int stage = 0; stage < info.stages; ++stage) {
     args.depth = shape.stage_depth(stage);
     args.factors = stage == 0 ? h_previous : read(inner);
-    args.weights = panels.recurrent[stage];
+    args.weights = panels.recurrent_at(shape, stage, units_.first);
     shape.cell->forward[stage](args);
     if (!again || info.stages > 1) worker_.wait_group();
   }

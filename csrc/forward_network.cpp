@@ -17,6 +17,7 @@ class ForwardNetwork {
                  const ForwardCall<T>& call, const Batch& batch, const CellOptions* options, const Problem& problem,
                  Tape<T>* tape)
       : spec_(spec),
+        weights_(weights),
         packed_(packed),
         call_(call),
         batch_(batch),
@@ -84,7 +85,7 @@ class ForwardNetwork {
       if (packed_)
         direction.panels = packed_->part(part);
       else
-        direction.panels.lay_out(arena, layer.shape);
+        direction.panels.lay_out(arena, layer.shape, weights_[part], batch_);
     }
     lay_out_work(arena, layer, plan.threads());
   }
@@ -146,6 +147,7 @@ class ForwardNetwork {
   }
 
   const Spec& spec_;
+  const Weights<const T>* weights_;
   const Packed<T>* packed_;
   const ForwardCall<T>& call_;
   const Batch& batch_;

@@ -64,14 +64,21 @@ struct Panels {
   int64_t stride, step;
 };
 
+// Weights of some gates, (gates * units, depth).
+template <class T>
+struct GateWeights {
+  const T* packed;  // panels, from the first that is wanted
+  const T* plain;   // all of them as they are, which is worth it for at most `plain_rows` rows; nullptr: packed
+};
+
 // One stage of one step, for `rows` sequences and panels [first_panel, first_panel + panels) of hidden units.
 template <class T>
 struct StepForward {
   int64_t rows, first_panel, panels, units, depth;
   Rows<const T> factors;  // (rows, depth): h of the step before, or `inner` in the second stage
-  const T* weights;       // recurrent panels of the stage, from panel 0
-  Rows<const T> input;    // the input product: [panel - first_panel][gate][lane]
-  const T* params;        // [param][unit], each padded to whole panels; `params_stride` apart
+  GateWeights<T> weights;
+  Rows<const T> input;  // the input product: [panel - first_panel][gate][lane]
+  const T* params;      // [param][unit], each padded to whole panels; `params_stride` apart
   int64_t params_stride;
   Rows<const T> h_previous, c_previous;
   Rows<T> h, c;
@@ -96,13 +103,14 @@ struct StepBackward {
   const CellOptions* options;
 };
 
-// out = a . weights + bias, [panel][gate][lane] a row.
+// out = a . weights + bias, [panel - first_panel][gate][lane] a row, for panels [first_panel, first_panel + panels) of
+// hidden units.
 template <class T>
 struct InputProduct {
   int gates;
-  int64_t rows, depth, panels;
+  int64_t rows, first_panel, panels, units, depth;
   Rows<const T> a;
-  const T* weights;
+  GateWeights<T> weights;
   const T* bias;  // [panel][gate][lane]
   Rows<T> out;
 };
@@ -244,6 +252,7 @@ struct SoftmaxKernels {
 template <class T>
 struct Kernels {
   int lanes;
+  int plain_rows;
   int outer_scratch_rows;
   CellKernels<T> cells[kCellCount];
   void (*input)(const InputProduct<T>&);

@@ -115,11 +115,27 @@ Shape<T>::Shape(const Spec& spec, const KernelTable& table, int64_t layer)
 
 template <class T>
 void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape) {
+  lay_out(arena, shape, nullptr, nullptr);
+}
+
+template <class T>
+void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weights<const T>& weights,
+                               const Batch& batch) {
+  const bool few = batch.total() <= shape.kernels->plain_rows;
+  lay_out(arena, shape, few ? weights.ih : nullptr, few && batch.steps() <= 1 ? weights.hh : nullptr);
+}
+
+template <class T>
+void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const T* plain_ih, const T* plain_hh) {
   const CellInfo& info = shape.info();
-  const int64_t columns = shape.padded(shape.units);
-  input = arena.take<T>(columns * info.gates * shape.inputs);
-  for (int stage = 0; stage < info.stages; ++stage)
-    recurrent[stage] = arena.take<T>(columns * info.stage[stage].gates * shape.stage_depth(stage));
+  const int64_t columns = shape.padded(shape.units), panels = shape.panels(shape.units);
+  plain_input = plain_ih;
+  input = plain_ih ? nullptr : arena.take<T>(panels * shape.input_panel());
+  for (int stage = 0; stage < info.stages; ++stage) {
+    const int64_t rows_before = info.stage[stage].first_gate * shape.units;
+    plain_recurrent[stage] = plain_hh ? plain_hh + rows_before * shape.stage_depth(stage) : nullptr;
+    recurrent[stage] = plain_hh ? nullptr : arena.take<T>(panels * shape.stage_panel(stage));
+  }
   projection = shape.projected ? arena.take<T>(shape.padded(shape.outputs) * shape.units) : nullptr;
   bias = arena.take<T>(columns * info.gates);
   output_bias = shape.biased ? arena.take<T>(shape.padded(shape.outputs)) : nullptr;
@@ -132,12 +148,13 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
   const auto columns = [&](const T* from, int64_t units, int gates, int64_t depth, Range range, T* to) {
     shape.kernels->pack_columns({from, units, depth, gates, range.first, range.size(), to});
   };
-  columns(weights.ih, shape.units, info.gates, shape.inputs, panels, input_to);
+  if (!plain_input) columns(weights.ih, shape.units, info.gates, shape.inputs, panels, input_to);
   for (int stage = 0; stage < info.stages; ++stage) {
-    const int gates = info.stage[stage].gates;
+    if (plain_recurrent[stage]) continue;
+    const StageInfo& s = info.stage[stage];
     const int64_t depth = shape.stage_depth(stage);
-    columns(weights.hh + info.stage[stage].first_gate * shape.units * depth, shape.units, gates, depth, panels,
-            recurrent[stage] + panels.first * shape.lanes() * gates * depth);
+    columns(weights.hh + s.first_gate * shape.units * depth, shape.units, s.gates, depth, panels,
+            recurrent[stage] + panels.first * shape.stage_panel(stage));
   }
   if (shape.projected) {  // has more panels, or fewer
     const int64_t ours = shape.panels(shape.outputs), units = shape.panels(shape.units), depth = shape.units;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "batch.hpp"
 #include "driver.hpp"
 #include "kernels.hpp"
 #include "ranges.hpp"
@@ -38,25 +39,39 @@ struct Shape {
   int64_t stage_depth(int stage) const { return stage == 0 ? outputs : units; }
   int64_t input_width() const { return info().gates * lanes(); }  // of a panel of the input product
   int64_t input_panel() const { return inputs * input_width(); }  // elements of a panel of the input weights
+  int64_t stage_panel(int stage) const { return stage_depth(stage) * info().stage[stage].gates * lanes(); }
 };
 
 template <class T>
 struct ForwardPanels {
-  T* input;         // (H panels, I, G)
-  T* recurrent[2];  // (H panels, stage depth, stage gates)
+  T* input;         // (H panels, I, G), or nullptr: used as they are
+  T* recurrent[2];  // (H panels, stage depth, stage gates), or nullptr
   T* projection;    // (O panels, H)
   T* bias;          // (H panels, G)
   T* output_bias;   // (padded O), or nullptr
   T* params;        // (params, padded H)
+  const T *plain_input, *plain_recurrent[2];
 
   void lay_out(Arena&, const Shape<T>&);
-  T* input_at(const Shape<T>& shape, int64_t panel) const { return input + panel * shape.input_panel(); }
+  // For one call: weights that few rows are multiplied with, once, are used as they are.
+  void lay_out(Arena&, const Shape<T>&, const Weights<const T>&, const Batch&);
+
+  T* input_at(const Shape<T>& shape, int64_t panel) const {
+    return input ? input + panel * shape.input_panel() : nullptr;
+  }
+  GateWeights<T> recurrent_at(const Shape<T>& shape, int stage, int64_t panel) const {
+    const T* packed = recurrent[stage];
+    return {packed ? packed + panel * shape.stage_panel(stage) : nullptr, plain_recurrent[stage]};
+  }
   // Packs what belongs to some panels of hidden units, the input weights to `input_to`; all of them together are
   // everything.
   void pack(const Shape<T>&, const Weights<const T>&, Range panels, T* input_to) const;
   void pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels) const {
     pack(shape, weights, panels, input_at(shape, panels.first));
   }
+
+ private:
+  void lay_out(Arena&, const Shape<T>&, const T* plain_ih, const T* plain_hh);
 };
 
 // Transposed, for the gradients by the input, by h and by what is projected. For these the weights as they are have the

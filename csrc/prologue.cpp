@@ -10,7 +10,7 @@ void Prologue<T>::lay_out(Arena& arena, const Plan& wanted) {
   if (!weights_ && wanted.threads() == 1) return;  // nobody to share with
   while (pieces_.size() < layers_.size() * first.directions) pieces_.emplace_back(wanted.threads());
   for (int64_t d = 0; d < first.directions; ++d) offsets_[d] = arena.take<int64_t>(first.block_rows());
-  if (!weights_ || wanted.rows > 1 || first.blocks() > 1) return;
+  if (!weights_ || wanted.rows > 1 || first.blocks() > 1 || first.direction[0].panels.plain_input) return;
   for (const Layer<T>& layer : layers_) once_size_ = std::max(once_size_, most_panels() * layer.shape.input_panel());
   packed_once_ = arena.take<T>(wanted.threads() * once_size_);
 }

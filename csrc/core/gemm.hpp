@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "../kernels.hpp"
-#include "vector.hpp"
+#include "transpose.hpp"
 
 namespace rnnkern {
 namespace {
@@ -66,11 +66,11 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const Panels<
     for (int c = 0; c < P * G; ++c) store(tile + (r * P * G + c) * L, sum[r][c]);
 }
 
-// Panels from `first` on of a packed matrix: [panel][k][gate][lane].
+// Panels of a packed matrix: [panel][k][gate][lane].
 template <int G, class T>
-Panels<T> packed(const T* base, int64_t depth, int64_t first) {
+Panels<T> packed(const T* base, int64_t depth) {
   constexpr int64_t step = G * kLanes<T>;
-  return {base + first * depth * step, depth * step, step};
+  return {base, depth * step, step};
 }
 
 // Tile sizes: as many accumulators as the registers hold beside one row of factors and a weight.
@@ -133,29 +133,85 @@ struct NoStart {
   void operator()(Any...) const {}
 };
 
-// Calls hook(first_row, rows, first_panel, panels, tile) for the tiles that cover rows x panels. `a(row)` is a pointer
-// to a row's factors; with Resume, `start` fills a tile, called as the hook is, before it is resumed.
-template <int G, bool Resume, class T, class RowOf, class Start, class Hook>
-RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const Panels<T>& b,
-                             Start start, Hook hook) {
+// For the tiles that cover rows x panels, at most `panel_limit` wide: sum(factors, first_row, rows, first_panel,
+// panels, tile) fills one and hook(first_row, rows, first_panel, panels, tile) reads it. `a(row)` points at a row's
+// factors.
+template <int G, class T, class RowOf, class Sum, class Hook>
+RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, RowOf a, Sum sum, Hook hook) {
   alignas(64) T tile[kTileElements<T>];
-  using Shape = TileShape<G>;
-  const int row_limit = rows < Shape::max_rows ? static_cast<int>(rows) : Shape::max_rows;
-  const int panel_limit = rows > 0 ? Shape::panels(row_limit) : 1;
+  constexpr int kMaxRows = TileShape<G>::max_rows;
+  const int row_limit = rows < kMaxRows ? static_cast<int>(rows) : kMaxRows;
   for (int64_t p = 0; p < panels;) {
     const int panel_count = next_block(panels - p, panel_limit);
     for (int64_t r = 0; r < rows;) {
       const int row_count = next_block(rows - r, row_limit);
-      const T* row[Shape::max_rows];
+      const T* row[kMaxRows];
       for (int i = 0; i < row_count; ++i) row[i] = a(r + i);
-      if constexpr (Resume) start(r, row_count, p, panel_count, tile);
-      TileTable<T, G, Resume>::entries.at[row_count - 1][panel_count - 1](
-          depth, row, step, {b.base + p * b.stride, b.stride, b.step}, tile);
+      sum(row, r, row_count, p, panel_count, tile);
       hook(r, row_count, p, panel_count, static_cast<const T*>(tile));
       r += row_count;
     }
     p += panel_count;
   }
+}
+
+// Panels side by side for tiles of `rows` rows in all.
+template <int G>
+int panel_limit(int64_t rows) {
+  using Shape = TileShape<G>;
+  return rows < 1 ? 1 : Shape::panels(rows < Shape::max_rows ? static_cast<int>(rows) : Shape::max_rows);
+}
+
+// The products with panels. With Resume, `start` fills a tile, called as the hook is, before it is resumed.
+template <int G, bool Resume, class T, class RowOf, class Start, class Hook>
+RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const Panels<T>& b,
+                             Start start, Hook hook) {
+  const auto sum = [&](const T* const* row, int64_t r, int row_count, int64_t p, int panel_count, T* tile) {
+    if constexpr (Resume) start(r, row_count, p, panel_count, tile);
+    TileTable<T, G, Resume>::entries.at[row_count - 1][panel_count - 1](
+        depth, row, step, {b.base + p * b.stride, b.stride, b.step}, tile);
+  };
+  for_tiles<G, T>(rows, panels, panel_limit<G>(rows), a, sum, hook);
+}
+
+// Sums of a tile, one panel wide, of weights that are not packed: a square of each gate at a time, where it stays in
+// the cache. `weights` are those of the panel, `units` rows of `depth` from gate to gate, `count` of them in the panel.
+template <class T, int G>
+void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* weights, int64_t units, int64_t count,
+                         T* tile) {
+  constexpr int L = kLanes<T>;
+  const bool far = !fits_own_cache<T>(G * units * depth);
+  alignas(64) T packed[L * G * L];
+  const T* row[TileShape<G>::max_rows];
+  for (int r = 0; r < rows; ++r) row[r] = a[r];
+  for (int i = 0; i < rows * G * L; i += L) store(tile + i, Vector<T>{});
+  for (int64_t k = 0; k < depth; k += L) {
+    const int64_t steps = depth - k < L ? depth - k : L;
+    for (int g = 0; g < G; ++g) {
+      const T* square = weights + g * units * depth + k;
+      if (far) prefetch_square(square, depth);
+      transpose_part(square, depth, count, steps, packed + g * L, G * L);
+    }
+    TileTable<T, G, true>::entries.at[rows - 1][0](steps, row, 1, {packed, 0, G * L}, tile);
+    for (int r = 0; r < rows; ++r) row[r] += L;
+  }
+}
+
+// The products with the weights of gates, from `first_panel` on.
+template <int G, class T, class RowOf, class Hook>
+RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t panels, int64_t units, int64_t depth,
+                                   RowOf a, const GateWeights<T>& weights, Hook hook) {
+  constexpr int L = kLanes<T>;
+  const Panels<T> b = packed<G>(weights.packed, depth);
+  const auto sum = [&](const T* const* row, int64_t, int row_count, int64_t p, int panel_count, T* tile) {
+    const int64_t unit = (first_panel + p) * L;
+    if (weights.plain)
+      multiply_plain_tile<T, G>(depth, row, row_count, weights.plain + unit * depth, units, units - unit, tile);
+    else
+      TileTable<T, G, false>::entries.at[row_count - 1][panel_count - 1](
+          depth, row, 1, {b.base + p * b.stride, b.stride, b.step}, tile);
+  };
+  for_tiles<G, T>(rows, panels, weights.plain ? 1 : panel_limit<G>(rows), a, sum, hook);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "step.hpp"
-#include "transpose.hpp"
 
 namespace rnnkern {
 namespace {
@@ -10,16 +9,16 @@ namespace {
 template <class T, int G>
 void input_product_of(const InputProduct<T>& product) {
   constexpr int L = kLanes<T>;
-  const auto add_bias = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
+  const auto add_bias = [&](int64_t first_row, int rows, int64_t panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r) {
-      T* out = row_of(product.out, first_row + r) + first_panel * G * L;
-      const T* bias = product.bias + first_panel * G * L;
+      T* out = row_of(product.out, first_row + r) + panel * G * L;
+      const T* bias = product.bias + (product.first_panel + panel) * G * L;
       for (int i = 0; i < panels * G * L; i += L) store(out + i, load(tile + r * panels * G * L + i) + load(bias + i));
     }
   };
-  multiply<G, false, T>(
-      product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
-      packed<G>(product.weights, product.depth, 0), NoStart{}, add_bias);
+  multiply_gates<G, T>(
+      product.rows, product.first_panel, product.panels, product.units, product.depth,
+      [&](int64_t row) { return row_of(product.a, row); }, product.weights, add_bias);
 }
 
 template <class T>
@@ -90,7 +89,7 @@ void outer_product(const OuterProduct<T>& product) {
     };
     multiply<1, true, T>(
         rows, panels, product.depth, [&](int64_t row) { return product.scratch + row; }, rows,
-        packed<1>(product.b, product.depth, 0), start, finish);
+        packed<1>(product.b, product.depth), start, finish);
     first += rows;
   }
 }
@@ -115,18 +114,17 @@ void column_sum(const ColumnSum<T>& sum) {
 template <class T>
 void pack_columns(const PackColumns<T>& pack) {
   constexpr int L = kLanes<T>;
+  const bool far = !fits_own_cache<T>(pack.gates * pack.units * pack.depth);
   for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel) {
     T* out = pack.out + (panel - pack.first_panel) * pack.depth * pack.gates * L;
     const int64_t count = pack.units - panel * L;
-    for (int gate = 0; gate < pack.gates; ++gate)
+    for (int gate = 0; gate < pack.gates; ++gate) {
+      const T* rows = pack.weights + (gate * pack.units + panel * L) * pack.depth;
       for (int64_t k = 0; k < pack.depth; k += L) {
-        const T* from = pack.weights + (gate * pack.units + panel * L) * pack.depth + k;
-        Vector<T> square[L];
-        for (int lane = 0; lane < L; ++lane)
-          square[lane] = lane < count ? load(from + lane * pack.depth, pack.depth - k) : Vector<T>{};
-        transpose<T>(square);
-        for (int i = 0; i < L && k + i < pack.depth; ++i) store(out + ((k + i) * pack.gates + gate) * L, square[i]);
+        if (far) prefetch_square(rows + k, pack.depth);
+        transpose_part(rows + k, pack.depth, count, pack.depth - k, out + (k * pack.gates + gate) * L, pack.gates * L);
       }
+    }
   }
 }
 

@@ -55,9 +55,9 @@ void step_forward(const StepForward<typename Entry::Element>& step) {
       }
     }
   };
-  multiply<G, false, T>(
-      step.rows, step.panels, step.depth, [&](int64_t row) { return row_of(step.factors, row); }, 1,
-      packed<G>(step.weights, step.depth, step.first_panel), NoStart{}, cell);
+  multiply_gates<G, T>(
+      step.rows, step.first_panel, step.panels, step.units, step.depth,
+      [&](int64_t row) { return row_of(step.factors, row); }, step.weights, cell);
 }
 
 template <class Entry, int stage>

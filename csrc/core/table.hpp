@@ -21,6 +21,7 @@ template <class T, class... Entry>
 constexpr Kernels<T> make_kernels(List<Entry...>) {
   static_assert(sizeof...(Entry) == kCellCount, "one entry per CellId");
   return {kLanes<T>,
+          TileShape<4>::max_rows,
           kOuterRows<T>,
           {cell_kernels<Entry>()...},
           input_product<T>,

@@ -27,6 +27,8 @@ inline void store_first(double* to, __m256d value, int count) { _mm256_maskstore
 }  // namespace
 }  // namespace rnnkern
 
+#include "transpose_avx.hpp"
+
 #define RNNKERN_IN_REGISTER(vector) asm("" : "+x"(vector))
 #include "../core/table.hpp"
 

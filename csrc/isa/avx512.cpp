@@ -22,6 +22,8 @@ inline void store_first(double* to, __m512d value, int count) { _mm512_mask_stor
 }  // namespace
 }  // namespace rnnkern
 
+#include "transpose_avx.hpp"
+
 #define RNNKERN_IN_REGISTER(vector) asm("" : "+v"(vector))
 #include "../core/table.hpp"
 
