@@ -7,6 +7,24 @@
 
 namespace rnnkern {
 
+namespace {
+
+// Vectors of less than a cache line read the factors of the weight gradients from packed panels: in rows where they
+// are, loads that straddle lines and lines of which only a part is read cost them more than packing.
+template <class T>
+bool packs_factors(const Shape<T>& shape) {
+  return shape.lanes() * sizeof(T) < 64;
+}
+
+template <class T>
+Factors<T> take_factors(Arena& arena, const Shape<T>& shape, int64_t width, int64_t rows) {
+  const int64_t padded = shape.padded(width);
+  const bool copies = packs_factors(shape) || padded != width;
+  return {width, arena.take<const T*>(rows), copies ? arena.take<T>(rows * padded) : nullptr};
+}
+
+}  // namespace
+
 template <class T>
 void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool with_weights, int threads) {
   Layer<T>& forward = layer.forward;
@@ -14,9 +32,6 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
   const CellInfo& info = shape.info();
   const int64_t batch = forward.batch->size(), rows = layer.block_rows(), units = shape.units;
   const bool two_products = info.stages > 1 || shape.projected;
-  const auto panels_of = [&](int64_t width, bool wanted) {
-    return wanted ? arena.take<T>(rows * shape.padded(width)) : nullptr;
-  };
   for (int64_t d = 0; d < forward.directions; ++d) {
     BackwardDirection<T>& direction = layer.direction[d];
     direction.panels.lay_out(arena, shape, direction.weights, with_dx, forward.batch->total());
@@ -29,9 +44,11 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
     direction.inner = two_products ? arena.take<T>(rows * units) : nullptr;
     direction.saved = layer.recompute ? arena.take<T>(rows * info.saved * units) : nullptr;
     direction.c = layer.recompute && info.cell_state ? arena.take<T>(rows * units) : nullptr;
-    direction.x_panels = panels_of(shape.inputs, with_weights);
-    direction.h_panels = panels_of(shape.outputs, with_weights);
-    direction.inner_panels = panels_of(units, with_weights && two_products);
+    if (with_weights) {
+      direction.x_factors = take_factors(arena, shape, shape.inputs, rows);
+      direction.h_factors = take_factors(arena, shape, shape.outputs, rows);
+      if (two_products) direction.inner_factors = take_factors(arena, shape, units, rows);
+    }
     direction.dx_own =
         with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
     direction.reversed = arena.take<int64_t>(3 * batch);
@@ -42,7 +59,6 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
     lay_out_work(arena, forward, threads);
   else
     forward.row_lists = arena.take<int64_t>(threads * forward.row_list_size());
-  layer.scratch = with_weights ? arena.take<T>(threads * layer.scratch_size()) : nullptr;
   layer.lists = arena.take<int64_t>(threads * layer.list_size());
 }
 
@@ -59,8 +75,7 @@ class BackwardRunner {
         shape_(layer.forward.shape),
         batch_(*layer.forward.batch),
         d_(d),
-        forward_(layer.forward, worker, d, layer.forward.row_lists + thread * layer.forward.row_list_size()),
-        scratch_(layer.scratch ? layer.scratch + thread * layer.scratch_size() : nullptr) {
+        forward_(layer.forward, worker, d, layer.forward.row_lists + thread * layer.forward.row_list_size()) {
     int64_t* lists = layer.lists + thread * layer.list_size();
     dy_origin_ = origins(direction_.dy, lists);
     dx_origin_ = origins(layer.dx, lists + batch_.size());
@@ -260,70 +275,99 @@ class BackwardRunner {
                             d_ == 1 && !direction_.dx_own});
   }
 
-  // The other factors of the weight gradients, packed: a step each to the threads of the crew.
-  void pack_factors() const {
-    const int64_t rows = block_row(last_), batch = batch_.size();
+  // Past the last element of a sequence's last row.
+  const T* end_of(Sequence<const T> sequence, int64_t width) const {
+    return sequence.data + std::max<int64_t>(0, (batch_.steps() - 1) * sequence.stride_t) +
+           std::max<int64_t>(0, (batch_.size() - 1) * sequence.stride_b) + width;
+  }
+
+  // The other factors of the weight gradients: a step each to the threads of the crew. Where they are not packed, they
+  // serve where they are, except for rows whose last vector would reach beyond `end`.
+  void gather_factors() const {
+    const int64_t rows = block_row(last_), batch = batch_.size(), outputs = shape_.outputs, units = shape_.units;
+    const Layer<T>& forward = layer_.forward;
+    const Sequence<const T> x = forward.x, y = read(forward.direction[d_].y);
+    const T* const h0 = forward.direction[d_].h0;
+    const T *const x_end = end_of(x, shape_.inputs), *const y_end = end_of(y, outputs);
+    const int64_t sign = d_ == 1 ? -1 : 1;
     for (int64_t step = last_ - 1 - worker_.rank(); step >= first_; step -= worker_.crew()) {
-      const int64_t active = batch_.active(step), skip = batch - active, depth = rows - block_row(step + 1);
-      const int64_t* list = direction_.reversed + skip;
-      const auto pack = [&](Rows<const T> from, int64_t width, T* to) {
-        shape_.kernels->pack_rows({from, active, width, depth, rows, 0, shape_.panels(width), to});
+      const int64_t active = batch_.active(step), first = rows - block_row(step + 1);
+      const int64_t* list = direction_.reversed + batch - active;
+      const auto gather = [&](Rows<const T> from, const T* end, const Factors<T>& to) {
+        const int64_t padded = shape_.padded(to.width), lanes = shape_.lanes();
+        if (packs_factors(shape_)) {
+          shape_.kernels->pack_rows({from, active, to.width, first, rows, 0, padded / lanes, to.copies});
+          for (int64_t k = first; k < first + active; ++k) to.rows[k] = to.copies + k * lanes;
+          return;
+        }
+        for (int64_t i = 0; i < active; ++i) {
+          const T* row = from.base + (from.index ? from.index[i] : i) * from.stride;
+          if (to.copies && end - row < padded) {
+            T* const copy = to.copies + (first + i) * padded;
+            std::fill(std::copy_n(row, to.width, copy), copy + padded, T(0));
+            row = copy;
+          }
+          to.rows[first + i] = row;
+        }
       };
-      const Layer<T>& forward = layer_.forward;
-      const Direction<T>& direction = forward.direction[d_];
-      const int64_t sign = d_ == 1 ? -1 : 1;
-      pack({forward.x.data + sign * step * forward.x.stride_t, 1, list + batch}, shape_.inputs, direction_.x_panels);
+      gather({x.data + sign * step * x.stride_t, 1, list + batch}, x_end, direction_.x_factors);
       if (step > 0)
-        pack({direction.y.data + sign * (step - 1) * direction.y.stride_t, 1, list + 2 * batch}, shape_.outputs,
-             direction_.h_panels);
-      else if (direction.h0)
-        pack({direction.h0, shape_.outputs, list}, shape_.outputs, direction_.h_panels);
+        gather({y.data + sign * (step - 1) * y.stride_t, 1, list + 2 * batch}, y_end, direction_.h_factors);
+      else if (h0)
+        gather({h0, outputs, list}, h0 + batch * outputs, direction_.h_factors);
       else
-        pack({forward.zeros, 0, nullptr}, shape_.outputs, direction_.h_panels);
-      if (direction_.inner_panels)
-        pack({direction_.inner + (block_row(step + 1) - 1) * shape_.units, -shape_.units, nullptr}, shape_.units,
-             direction_.inner_panels);
+        gather({forward.zeros, 0, nullptr}, forward.zeros + outputs, direction_.h_factors);
+      if (direction_.inner)
+        gather({direction_.inner + (block_row(step + 1) - 1) * units, -units, nullptr}, direction_.inner + rows * units,
+               direction_.inner_factors);
     }
     worker_.wait_crew();
   }
 
+  // Gates that follow one another, in the gradients and in the weights, are one matrix.
   void weight_gradients(bool first) const {
-    pack_factors();
+    gather_factors();
     const Weights<T>& out = *direction_.dweights;
     const int64_t units = shape_.units, rows = block_row(last_), stride = info().slots * units;
     const T* last_row = direction_.dgates + (rows - 1) * stride;
     // This thread's rows of out (count, width) = a^T b.
-    const auto outer = [&](const T* a, int64_t a_stride, int64_t count, const T* b, int64_t width, T* to) {
+    const auto outer = [&](const T* a, int64_t a_stride, int64_t count, const Factors<T>& b, T* to) {
       const Range own = share(count, worker_.crew(), worker_.rank(), shape_.lanes());
+      const PanelRows<T> panels{b.rows, 0, shape_.lanes() * (packs_factors(shape_) ? rows : 1)};
       shape_.kernels->outer(
-          {own.size(), width, rows, a + own.first, -a_stride, b, to + own.first * width, width, !first, scratch_});
+          {own.size(), b.width, rows, a + own.first, -a_stride, panels, to + own.first * b.width, b.width, !first});
     };
-    const auto sum = [&](const T* a, int64_t a_stride, int64_t count, T* to) {
+    const auto sum = [&](const T* a, int64_t a_stride, int64_t count, T* to, T* copy) {
       const Range own = share(count, worker_.crew(), worker_.rank(), shape_.lanes());
       shape_.kernels->column_sum(
           {rows, own.size(), {a + own.first, -a_stride, nullptr}, {nullptr, 0, nullptr}, to + own.first, !first});
+      if (copy) std::copy(to + own.first, to + own.last, copy + own.first);
     };
-    for (int slot = 0; slot < info().gates; ++slot) {
-      const int64_t gate_row = info().slot_gate[slot] * units;
-      outer(last_row + slot * units, stride, units, direction_.x_panels, shape_.inputs,
-            out.ih + gate_row * shape_.inputs);
-      if (out.bias_ih) sum(last_row + slot * units, stride, units, out.bias_ih + gate_row);
+    for (int slot = 0, gates; slot < info().gates; slot += gates) {
+      const int gate = info().slot_gate[slot];
+      for (gates = 1; slot + gates < info().gates && info().slot_gate[slot + gates] == gate + gates;) ++gates;
+      const T* a = last_row + slot * units;
+      outer(a, stride, gates * units, direction_.x_factors, out.ih + gate * units * shape_.inputs);
+      if (out.bias_ih)
+        sum(a, stride, gates * units, out.bias_ih + gate * units,
+            gate == info().param_gate ? nullptr : out.bias_hh + gate * units);
     }
     for (int stage = 0; stage < info().stages; ++stage) {
       const StageInfo& s = info().stage[stage];
-      const int64_t width = shape_.stage_depth(stage);
-      const T* factors = stage == 0 ? direction_.h_panels : direction_.inner_panels;
-      for (int gate = 0; gate < s.gates; ++gate) {
-        const int64_t slot = s.first_slot + gate, gate_row = (s.first_gate + gate) * units;
-        outer(last_row + slot * units, stride, units, factors, width, out.hh + gate_row * width);
-        if (out.bias_hh) sum(last_row + slot * units, stride, units, out.bias_hh + gate_row);
-      }
+      const T* a = last_row + s.first_slot * units;
+      outer(a, stride, s.gates * units, stage == 0 ? direction_.h_factors : direction_.inner_factors,
+            out.hh + s.first_gate * units * shape_.stage_depth(stage));
+    }
+    if (out.bias_hh && info().param_gate >= 0) {
+      const StageInfo& s = info().stage[0];
+      sum(last_row + (s.first_slot + info().param_gate - s.first_gate) * units, stride, units,
+          out.bias_hh + info().param_gate * units, nullptr);
     }
     if (out.hr) {
       const int64_t outputs = shape_.outputs;
       const T* last_projected = direction_.dprojected + (rows - 1) * outputs;
-      outer(last_projected, outputs, outputs, direction_.inner_panels, units, out.hr);
-      if (out.bias_hr) sum(last_projected, outputs, outputs, out.bias_hr);
+      outer(last_projected, outputs, outputs, direction_.inner_factors, out.hr);
+      if (out.bias_hr) sum(last_projected, outputs, outputs, out.bias_hr, nullptr);
     }
     if (out.peephole) peephole_gradients(first, out.peephole);
   }
@@ -379,7 +423,6 @@ class BackwardRunner {
   const Batch& batch_;
   const int64_t d_;
   const Runner<T> forward_;
-  T* scratch_;
   const int64_t* dy_origin_;
   const int64_t* dx_origin_;
   int64_t* block_rows_;  // of the gradients of the gates, and of dx, by (step, own row) of the block

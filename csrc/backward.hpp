@@ -5,6 +5,15 @@
 
 namespace rnnkern {
 
+// What the gradients of the gates of a block are multiplied with for those of the weights: rows, from the last of the
+// block to the first, where they are or copied.
+template <class T>
+struct Factors {
+  int64_t width;
+  const T** rows;
+  T* copies;  // block, in whole vectors; nullptr: none are needed
+};
+
 // One direction of a layer on the way back.
 template <class T>
 struct BackwardDirection {
@@ -30,10 +39,8 @@ struct BackwardDirection {
   T* inner;       // block: (H), what the second product multiplied
   T* saved;       // block: the recomputed values
   T* c;           // block: the recomputed c
-  T* x_panels;    // block, packed: x, h of the step before, inner
-  T* h_panels;
-  T* inner_panels;
-  T* dx_own;          // (total, I): where directions run at once, this one's part of dx
+  Factors<T> x_factors, h_factors, inner_factors;  // x, h of the step before, inner
+  T* dx_own;                                       // (total, I): where directions run at once, this one's part of dx
   int64_t* reversed;  // 3 lists of B: sequences, and origins in x and y, from the last row to the first
 };
 
@@ -42,12 +49,10 @@ struct BackwardLayer {
   Layer<T> forward;  // as it ran, for where things are and to recompute
   BackwardDirection<T> direction[2];
   Sequence<T> dx;  // data nullptr: not wanted
-  T* scratch;      // per thread: scratch_size
   int64_t* lists;  // per thread: list_size
   bool recompute;
 
   int64_t block_rows() const { return forward.block_rows(); }
-  int64_t scratch_size() const { return (block_rows() * forward.shape.kernels->outer_scratch_rows + 63) / 64 * 64; }
   int64_t list_size() const { return 2 * forward.batch->size() + 2 * block_rows(); }
   bool concurrent() const { return forward.plan.directions > 1; }
 };

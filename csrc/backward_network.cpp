@@ -18,12 +18,8 @@ class BackwardNetwork {
       : spec_(spec), weights_(weights), tape_(tape), call_(call), problem_(problem) {
     const int64_t steps = tape.recompute ? tape.block_steps : block_steps(problem);
     for (int64_t l = 0; l < spec.num_layers; ++l) {
-      layers_.push_back({{Shape<T>(spec, table, l), &tape.batch, spec.num_directions, steps},
-                         {},
-                         {},
-                         nullptr,
-                         nullptr,
-                         tape.recompute});
+      layers_.push_back(
+          {{Shape<T>(spec, table, l), &tape.batch, spec.num_directions, steps}, {}, {}, nullptr, tape.recompute});
       for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].forward.direction[d].options = options[d];
     }
   }

@@ -68,11 +68,12 @@ class Run {
       logits_ = arena.take<T>(call_.classes * stride_);
       dh_ = arena.take<T>(positions_ * call_.width);
       rows_of_h_ = arena.take<T>(positions_ * width_);
-      scratch_size_ = (kernels_.outer_scratch_rows + width_) * depth_;
+      scratch_size_ = width_ * depth_;
     } else {
       scratch_size_ = rows_ * stride_;
     }
     scratch_ = arena.take<T>(threads * scratch_size_);
+    if (call_.gradients) packed_rows_ = arena.take<const T*>(threads * depth_);
   }
 
   void work(int thread, int team) {
@@ -207,9 +208,10 @@ class Run {
     const Range own = share(panels, across, thread % across), rows = share(chunk.size, down, thread / across, lanes_);
     if (rows.size() == 0) return;
     const int64_t column = own.first * lanes_, columns = std::min(own.last * lanes_, call_.width) - column;
-    T* const gathered = scratch_ + thread * scratch_size_;
-    T* const packed = gathered + kernels_.outer_scratch_rows * depth_;
+    T* const packed = scratch_ + thread * scratch_size_;
     T* const dh = dh_ + rows.first * call_.width + column;
+    const T** const packed_rows = packed_rows_ + thread * depth_;
+    for (int64_t k = 0; k < depth_; ++k) packed_rows[k] = packed + k * lanes_;
     for (int64_t first = 0; first < call_.classes; first += depth_) {
       const int64_t depth = std::min(depth_, call_.classes - first);
       kernels_.pack_rows({{call_.weight + first * call_.width + column, call_.width, nullptr},
@@ -220,8 +222,15 @@ class Run {
                           0,
                           own.size(),
                           packed});
-      kernels_.outer({rows.size(), columns, depth, logits_ + first * stride_ + rows.first, stride_, packed, dh,
-                      call_.width, first > 0, gathered});
+      kernels_.outer({rows.size(),
+                      columns,
+                      depth,
+                      logits_ + first * stride_ + rows.first,
+                      stride_,
+                      {packed_rows, 0, depth * lanes_},
+                      dh,
+                      call_.width,
+                      first > 0});
     }
     for (int64_t i = 0; i < rows.size(); ++i)
       std::copy_n(dh + i * call_.width, columns,
@@ -244,6 +253,7 @@ class Run {
   T* rows_of_h_ = nullptr;            // (H panels, positions)
 
   T* scratch_;  // one a thread
+  const T** packed_rows_ = nullptr;
   int64_t scratch_size_ = 0;
   Workspace workspace_;
   Barrier barrier_;

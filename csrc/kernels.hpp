@@ -64,6 +64,14 @@ struct Panels {
   int64_t stride, step;
 };
 
+// Panels of a matrix whose rows lie anywhere: `stride` elements from one panel of a row to the next, panel 0 at
+// `first`.
+template <class T>
+struct PanelRows {
+  const T* const* rows;
+  int64_t first, stride;
+};
+
 // Weights of some gates, (gates * units, depth).
 template <class T>
 struct GateWeights {
@@ -126,17 +134,16 @@ struct LinearProduct {
   const T* bias = nullptr;  // (width), padded to whole panels; nullptr: none
 };
 
-// out (rows, width) = a^T b, or its continuation: a (depth, rows) plain, b (depth, width) in panels.
+// out (rows, width) = a^T b, or its continuation.
 template <class T>
 struct OuterProduct {
   int64_t rows, width, depth;
-  const T* a;
+  const T* a;  // (depth, rows)
   int64_t a_stride;
-  const T* b;
+  PanelRows<T> b;  // (depth, width)
   T* out;
   int64_t out_stride;
   bool resume;
-  T* scratch;  // outer_scratch_rows * depth
 };
 
 // out[j] = sum over rows of a[j], or of a[j] * b[j] where b.base is given, or its continuation.
@@ -253,7 +260,6 @@ template <class T>
 struct Kernels {
   int lanes;
   int plain_rows;
-  int outer_scratch_rows;
   CellKernels<T> cells[kCellCount];
   void (*input)(const InputProduct<T>&);
   void (*linear)(const LinearProduct<T>&);

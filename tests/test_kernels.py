@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import mmap
+import sys
 
 import numpy as np
 import pytest
@@ -35,6 +38,7 @@ SHAPES = [  # T, B, I, H: 0 and 1, sizes that no lane count divides, larger than
     (3, 9, 40, 65),
     (2, 1, 128, 100),
     (40, 37, 70, 131),
+    (3, 400, 16, 32),  # whole vectors, in more than one block of time
 ]
 VARIANTS = {  # options of the layer, and of the case
     "ragged": ({}, {"lengths": True}),
@@ -178,6 +182,10 @@ def layouts(array):
     yield wide[..., 1::2]
     yield np.ascontiguousarray(array[::-1, ..., ::-1])[::-1, ..., ::-1]
     yield np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1)
+    yield np.ascontiguousarray(array[::-1])[::-1]
+    padded = np.full((*array.shape[:-1], array.shape[-1] + 50), np.nan, array.dtype)
+    padded[..., : array.shape[-1]] = array
+    yield padded[..., : array.shape[-1]]
     unaligned = np.frombuffer(b"\0" + array.tobytes(), np.uint8)[1:].view(array.dtype).reshape(array.shape)
     assert not unaligned.flags.aligned
     yield unaligned
@@ -204,6 +212,30 @@ def test_memory_layouts(dtype, cell):
         assert_all_same_bits(forward_backward(layer, odd), reference_results)
         for array, copy in zip((x, dy, *rest), before, strict=True):
             np.testing.assert_array_equal(array, copy)
+
+
+def before_forbidden_memory(array):
+    """A copy whose end is that of a page, before one that may not be read."""
+    size = -(-max(array.nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = np.frombuffer(mmap.mmap(-1, size + mmap.PAGESIZE), np.uint8)
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(memory.ctypes.data + size), mmap.PAGESIZE, 0) == 0
+    copy = memory[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for memory that may not be read")
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_nothing_is_read_beyond_the_arrays(cell, dtype, isa):
+    for sizes in [{}, {"steps": 1, "input_size": 1}, {"input_size": 16, "hidden_size": 32}]:
+        case = Case(cell, **sizes)
+        layer = case.layer(dtype, _isa=isa)
+        inputs = make_inputs(case, layer)
+        assert_all_same_bits(
+            forward_backward(layer, inputs.map(before_forbidden_memory)), forward_backward(layer, inputs)
+        )
 
 
 def test_the_registries_agree():

@@ -13,26 +13,72 @@
 namespace rnnkern {
 namespace {
 
-// A tile has R rows and P panels of G vectors. `b` points at the first panel: its G vectors of one k lie together. a[r]
-// + k
-// * step is the factor of row r. `tile` receives R * P * G vectors, row by row; with Resume it holds the sums so far.
-template <class T, int G, int R, int P, bool Resume>
-void multiply_tile(int64_t depth, const T* const* a, int64_t step, const Panels<T>& b, T* tile) {
+// Where P panels are, at one k after the other, and whether the tiles may have their place outside of `multiply`.
+template <class B, int P>
+class Walk;
+template <class T, int P>
+class Walk<Panels<T>, P> {
+ public:
+  static constexpr bool in_place = false;
+  RNNKERN_INLINE explicit Walk(const Panels<T>& panels) : step_(panels.step) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) panel_[p] = panels.base + p * panels.stride;
+  }
+  RNNKERN_INLINE const T* panel(int p) const { return panel_[p] + offset_; }
+  RNNKERN_INLINE void next() { offset_ += step_; }
+
+ private:
+  const T* panel_[P];
+  const int64_t step_;
+  int64_t offset_ = 0;
+};
+template <class T, int P>
+class Walk<PanelRows<T>, P> {
+ public:
+  static constexpr bool in_place = true;
+  RNNKERN_INLINE explicit Walk(const PanelRows<T>& panels)
+      : row_(panels.rows), first_(panels.first), stride_(panels.stride) {}
+  RNNKERN_INLINE const T* panel(int p) const { return *row_ + first_ + p * stride_; }
+  RNNKERN_INLINE void next() { ++row_; }
+
+ private:
+  const T* const* row_;
+  const int64_t first_, stride_;
+};
+
+// Where the sums of a tile come to stand: its rows, `stride` elements apart. With `resume` they go on from what is
+// there. Products that are not in place have dense tiles.
+template <class T>
+struct Tile {
+  T* base;
+  int64_t stride;
+  bool resume;
+};
+
+// A tile has R rows and P panels of G vectors. `b` begins with the first panel: its G vectors of one k lie together.
+// a[r] + k * step is the factor of row r.
+template <class T, class B, int G, int R, int P>
+void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, const Tile<T>& tile) {
   constexpr int L = kLanes<T>;
+  constexpr bool in_place = Walk<B, P>::in_place;
+  const int64_t stride = in_place ? tile.stride : P * G * L;
+  T* to = tile.base;
   Vector<T> sum[R][P * G];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int c = 0; c < P * G; ++c) sum[r][c] = Resume ? load(tile + (r * P * G + c) * L) : Vector<T>{};
+    for (int c = 0; c < P * G; ++c) sum[r][c] = Vector<T>{};
+  if (tile.resume)
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int c = 0; c < P * G; ++c) sum[r][c] = load(to + r * stride + c * L);
   const T* row[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) row[r] = a[r];
-  const T* panel[P];
-#pragma GCC unroll 16
-  for (int p = 0; p < P; ++p) panel[p] = b.base + p * b.stride;
-  const int64_t b_step = b.step;
-  int64_t offset = 0, b_offset = 0;
-  for (int64_t k = 0; k < depth; ++k, offset += step, b_offset += b_step) {
+  Walk<B, P> walk(b);
+  int64_t offset = 0;
+  for (int64_t k = 0; k < depth; ++k, offset += step, walk.next()) {
     // The shorter side of the tile waits in registers, the other one passes.
     if constexpr (R <= P * G) {
       Vector<T> factor[R];
@@ -40,7 +86,7 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const Panels<
       for (int r = 0; r < R; ++r) factor[r] = broadcast<T>(row[r][offset]);
 #pragma GCC unroll 16
       for (int c = 0; c < P * G; ++c) {
-        Vector<T> weight = load(panel[c / G] + b_offset + c % G * L);
+        Vector<T> weight = load(walk.panel(c / G) + c % G * L);
         if constexpr (R > 1) RNNKERN_IN_REGISTER(weight);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) sum[r][c] = multiply_add(factor[r], weight, sum[r][c]);
@@ -49,7 +95,7 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const Panels<
       Vector<T> weight[P * G];
 #pragma GCC unroll 16
       for (int c = 0; c < P * G; ++c) {
-        weight[c] = load(panel[c / G] + b_offset + c % G * L);
+        weight[c] = load(walk.panel(c / G) + c % G * L);
         RNNKERN_IN_REGISTER(weight[c]);
       }
 #pragma GCC unroll 16
@@ -61,9 +107,9 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const Panels<
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r, to += stride)
 #pragma GCC unroll 16
-    for (int c = 0; c < P * G; ++c) store(tile + (r * P * G + c) * L, sum[r][c]);
+    for (int c = 0; c < P * G; ++c) store(to + c * L, sum[r][c]);
 }
 
 // Panels of a packed matrix: [panel][k][gate][lane].
@@ -86,23 +132,23 @@ struct TileShape {
   }
 };
 
-template <class T>
-using TileFunction = void (*)(int64_t depth, const T* const* a, int64_t step, const Panels<T>& b, T* tile);
+template <class T, class B>
+using TileFunction = void (*)(int64_t depth, const T* const* a, int64_t step, const B& b, const Tile<T>& tile);
 
 // The tile functions [rows - 1][panels - 1] of one G.
-template <class T, int G, bool Resume>
+template <class T, class B, int G>
 struct TileTable {
   static constexpr int rows = TileShape<G>::max_rows, panels = TileShape<G>::max_panels;
 
   template <int R, int P>
-  static constexpr TileFunction<T> pick() {
+  static constexpr TileFunction<T, B> pick() {
     if constexpr (P <= TileShape<G>::panels(R))
-      return multiply_tile<T, G, R, P, Resume>;
+      return multiply_tile<T, B, G, R, P>;
     else
       return nullptr;
   }
   struct Entries {
-    TileFunction<T> at[rows][panels];
+    TileFunction<T, B> at[rows][panels];
   };
   template <int R, int... P>
   static constexpr void fill_row(Entries& entries, std::integer_sequence<int, P...>) {
@@ -127,10 +173,22 @@ RNNKERN_INLINE int next_block(int64_t left, int limit) {
   return static_cast<int>((left + blocks - 1) / blocks);
 }
 
-// The `start` of products that start from zero.
-struct NoStart {
-  template <class... Any>
-  void operator()(Any...) const {}
+// The panels from `first` on.
+template <class T>
+Panels<T> from_panel(const Panels<T>& b, int64_t first) {
+  return {b.base + first * b.stride, b.stride, b.step};
+}
+template <class T>
+PanelRows<T> from_panel(const PanelRows<T>& b, int64_t first) {
+  return {b.rows, b.first + first * b.stride, b.stride};
+}
+
+// The `place` of products whose sums are nowhere but in the tile that the hook reads.
+struct InTile {
+  template <class T>
+  Tile<T> operator()(int64_t, int, int64_t, int, T* tile, int64_t stride) const {
+    return {tile, stride, false};
+  }
 };
 
 // For the tiles that cover rows x panels, at most `panel_limit` wide: sum(factors, first_row, rows, first_panel,
@@ -162,14 +220,15 @@ int panel_limit(int64_t rows) {
   return rows < 1 ? 1 : Shape::panels(rows < Shape::max_rows ? static_cast<int>(rows) : Shape::max_rows);
 }
 
-// The products with panels. With Resume, `start` fills a tile, called as the hook is, before it is resumed.
-template <int G, bool Resume, class T, class RowOf, class Start, class Hook>
-RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const Panels<T>& b,
-                             Start start, Hook hook) {
+// The products with panels. `place`, called as the hook is and with the stride of the tile's rows, says where the sums
+// come to stand: in the tile, or where it likes.
+template <int G, class T, class B, class RowOf, class Place, class Hook>
+RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const B& b,
+                             Place place, Hook hook) {
   const auto sum = [&](const T* const* row, int64_t r, int row_count, int64_t p, int panel_count, T* tile) {
-    if constexpr (Resume) start(r, row_count, p, panel_count, tile);
-    TileTable<T, G, Resume>::entries.at[row_count - 1][panel_count - 1](
-        depth, row, step, {b.base + p * b.stride, b.stride, b.step}, tile);
+    TileTable<T, B, G>::entries.at[row_count - 1][panel_count - 1](
+        depth, row, step, from_panel(b, p),
+        place(r, row_count, p, panel_count, tile, int64_t{panel_count} * G * kLanes<T>));
   };
   for_tiles<G, T>(rows, panels, panel_limit<G>(rows), a, sum, hook);
 }
@@ -180,11 +239,11 @@ template <class T, int G>
 void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* weights, int64_t units, int64_t count,
                          T* tile) {
   constexpr int L = kLanes<T>;
+  constexpr auto& tiles = TileTable<T, Panels<T>, G>::entries;
   const bool far = !fits_own_cache<T>(G * units * depth);
   alignas(64) T packed[L * G * L];
   const T* row[TileShape<G>::max_rows];
   for (int r = 0; r < rows; ++r) row[r] = a[r];
-  for (int i = 0; i < rows * G * L; i += L) store(tile + i, Vector<T>{});
   for (int64_t k = 0; k < depth; k += L) {
     const int64_t steps = depth - k < L ? depth - k : L;
     for (int g = 0; g < G; ++g) {
@@ -192,7 +251,7 @@ void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* we
       if (far) prefetch_square(square, depth);
       transpose_part(square, depth, count, steps, packed + g * L, G * L);
     }
-    TileTable<T, G, true>::entries.at[rows - 1][0](steps, row, 1, {packed, 0, G * L}, tile);
+    tiles.at[rows - 1][0](steps, row, 1, {packed, 0, G * L}, {tile, G * L, k > 0});
     for (int r = 0; r < rows; ++r) row[r] += L;
   }
 }
@@ -208,8 +267,8 @@ RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t pa
     if (weights.plain)
       multiply_plain_tile<T, G>(depth, row, row_count, weights.plain + unit * depth, units, units - unit, tile);
     else
-      TileTable<T, G, false>::entries.at[row_count - 1][panel_count - 1](
-          depth, row, 1, {b.base + p * b.stride, b.stride, b.step}, tile);
+      TileTable<T, Panels<T>, G>::entries.at[row_count - 1][panel_count - 1](
+          depth, row, 1, from_panel(b, p), {tile, int64_t{panel_count} * G * L, false});
   };
   for_tiles<G, T>(rows, panels, weights.plain ? 1 : panel_limit<G>(rows), a, sum, hook);
 }

@@ -47,68 +47,82 @@ void linear_product(const LinearProduct<T>& product) {
         store(out, product.add ? load(out, count) + sum : sum, count);
       }
   };
-  multiply<1, false, T>(
+  multiply<1, T>(
       product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
-      {weights.base + product.first_panel * weights.stride, weights.stride, weights.step}, NoStart{}, finish);
+      from_panel(weights, product.first_panel), InTile{}, finish);
 }
 
-// Rows of the result at a time; their factors are copied next to each other, because those of one row are far apart.
+// Rows of the result at a time, whose factors stay in a cache meanwhile.
 template <class T>
 constexpr int kOuterRows = 16 * TileShape<1>::max_rows;
 
 template <class T>
 void outer_product(const OuterProduct<T>& product) {
   constexpr int L = kLanes<T>;
-  const int64_t panels = (product.width + L - 1) / L;
   for (int64_t first = 0; first < product.rows;) {
     const int rows = next_block(product.rows - first, kOuterRows<T>);
-    for (int64_t k = 0; k < product.depth; ++k) {
-      const T* from = product.a + k * product.a_stride + first;
-      T* to = product.scratch + k * rows;
-      for (int r = 0; r < rows; r += L) store(to + r, load(from + r, rows - r), rows - r);
-    }
     const auto element = [&](int64_t row, int64_t panel) {
       return product.out + (first + row) * product.out_stride + panel * L;
     };
-    const auto start = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, T* tile) {
-      for (int r = 0; r < row_count; ++r)
-        for (int p = 0; p < panel_count; ++p) {
-          store(tile + (r * panel_count + p) * L,
-                product.resume ? load(element(first_row + r, first_panel + p), product.width - (first_panel + p) * L)
-                               : Vector<T>{});
-          // Those of the tile below, which come from afar, meanwhile.
-          if (first_row + row_count + r < rows)
-            __builtin_prefetch(element(first_row + row_count + r, first_panel + p), 1);
-        }
-    };
-    const auto finish = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, const T* tile) {
+    // Calls visit(place in the tile, place in the result, columns there) for the vectors of a tile, unless these are
+    // all whole: such a tile has its place in the result.
+    const auto in_part = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, auto visit) {
+      if ((first_panel + panel_count) * L <= product.width) return false;
       for (int r = 0; r < row_count; ++r)
         for (int p = 0; p < panel_count; ++p)
-          store(element(first_row + r, first_panel + p), load(tile + (r * panel_count + p) * L),
+          visit((r * panel_count + p) * L, element(first_row + r, first_panel + p),
                 product.width - (first_panel + p) * L);
+      return true;
     };
-    multiply<1, true, T>(
-        rows, panels, product.depth, [&](int64_t row) { return product.scratch + row; }, rows,
-        packed<1>(product.b, product.depth), start, finish);
+    const auto place = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, T* tile,
+                           int64_t stride) -> Tile<T> {
+      if (product.resume)  // Those of the tile below, which come from afar, meanwhile.
+        for (int r = row_count; r < 2 * row_count && first_row + r < rows; ++r)
+          for (int p = 0; p < panel_count; ++p) __builtin_prefetch(element(first_row + r, first_panel + p), 1);
+      const bool part =
+          in_part(first_row, row_count, first_panel, panel_count, [&](int at, const T* out, int64_t count) {
+            if (product.resume) store(tile + at, load(out, count));
+          });
+      return part ? Tile<T>{tile, stride, product.resume}
+                  : Tile<T>{element(first_row, first_panel), product.out_stride, product.resume};
+    };
+    const auto finish = [&](int64_t first_row, int row_count, int64_t first_panel, int panel_count, const T* tile) {
+      in_part(first_row, row_count, first_panel, panel_count,
+              [&](int at, T* out, int64_t count) { store(out, load(tile + at), count); });
+    };
+    multiply<1, T>(
+        rows, (product.width + L - 1) / L, product.depth, [&](int64_t row) { return product.a + first + row; },
+        product.a_stride, product.b, place, finish);
     first += rows;
   }
+}
+
+// N vectors of columns, the last of them with what is left of `count` elements.
+template <class T, int N>
+RNNKERN_INLINE void sum_columns(const ColumnSum<T>& sum, int64_t column, int64_t count) {
+  constexpr int L = kLanes<T>;
+  Vector<T> total[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) total[i] = sum.resume ? load(sum.out + column + i * L, count - i * L) : Vector<T>{};
+  for (int64_t row = 0; row < sum.rows; ++row) {
+    const T* const a = row_of(sum.a, row) + column;
+    const T* const b = sum.b.base ? row_of(sum.b, row) + column : nullptr;
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const Vector<T> term = load(a + i * L, count - i * L);
+      total[i] = b ? multiply_add(term, load(b + i * L, count - i * L), total[i]) : total[i] + term;
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) store(sum.out + column + i * L, total[i], count - i * L);
 }
 
 template <class T>
 void column_sum(const ColumnSum<T>& sum) {
   constexpr int L = kLanes<T>;
-  for (int64_t column = 0; column < sum.width; column += L) {
-    const int64_t count = sum.width - column;
-    Vector<T> total = sum.resume ? load(sum.out + column, count) : Vector<T>{};
-    for (int64_t row = 0; row < sum.rows; ++row) {
-      const Vector<T> a = load(row_of(sum.a, row) + column, count);
-      if (sum.b.base)
-        total = multiply_add(a, load(row_of(sum.b, row) + column, count), total);
-      else
-        total += a;
-    }
-    store(sum.out + column, total, count);
-  }
+  int64_t column = 0;
+  for (; column + 4 * L <= sum.width; column += 4 * L) sum_columns<T, 4>(sum, column, 4 * L);
+  for (; column < sum.width; column += L) sum_columns<T, 1>(sum, column, sum.width - column);
 }
 
 template <class T>

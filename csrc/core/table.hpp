@@ -22,7 +22,6 @@ constexpr Kernels<T> make_kernels(List<Entry...>) {
   static_assert(sizeof...(Entry) == kCellCount, "one entry per CellId");
   return {kLanes<T>,
           TileShape<4>::max_rows,
-          kOuterRows<T>,
           {cell_kernels<Entry>()...},
           input_product<T>,
           linear_product<T>,
