@@ -5,11 +5,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -502,21 +502,33 @@ std::shared_ptr<TensorNetworkBase> make_network(const py::object& spec, const Te
   return std::make_shared<TensorNetwork<double>>(spec_of(spec), bias, chosen, reader);
 }
 
-// Between rows without padding, step after step the first batch_sizes[t] sequences, and padded ones (T, B, N).
+// Between rows without padding (N, width), step after step the first batch_sizes[t] sequences, and padded ones
+// (T, B, width). False: these are not such tensors.
 template <bool to_padded>
-void copy_rows(std::uintptr_t packed, std::uintptr_t padded, const py::array_t<int64_t>& batch_sizes, int64_t batch,
-               int64_t row_bytes) {
-  const int64_t* sizes = batch_sizes.data();
-  const int64_t steps = batch_sizes.size();
+bool copy_rows(const TensorReader& reader, py::handle packed, py::handle padded,
+               const py::array_t<int64_t>& batch_sizes) {
+  TensorView rows, sequence;
+  if (!reader.read(packed, rows) || !reader.read(padded, sequence)) return false;
+  if (!reader.is_plain(to_padded ? packed : padded)) return false;
+  const int64_t *first = batch_sizes.data(), *last = first + batch_sizes.size();
+  const int64_t total = std::accumulate(first, last, int64_t{0});
+  if (!rows.contiguous() || !sequence.contiguous() || rows.itemsize != sequence.itemsize || rows.ndim != 2)
+    return false;
+  if (!rows.has_shape({total, rows.shape[1]}) || sequence.ndim != 3) return false;
+  const int64_t batch = sequence.shape[1];
+  if (!sequence.has_shape({batch_sizes.size(), batch, rows.shape[1]})) return false;
+  if (std::any_of(first, last, [&](int64_t size) { return size < 0 || size > batch; })) return false;
+
+  const int64_t row_bytes = rows.shape[1] * rows.itemsize;
+  char *at_rows = rows.data, *at_sequence = sequence.data;
   const py::gil_scoped_release release;
-  auto* dense = reinterpret_cast<char*>(packed);
-  auto* rows = reinterpret_cast<char*>(padded);
-  for (int64_t t = 0; t < steps; ++t) {
-    const int64_t bytes = sizes[t] * row_bytes;
-    std::memcpy(to_padded ? rows : dense, to_padded ? dense : rows, bytes);
-    dense += bytes;
-    rows += batch * row_bytes;
+  for (const int64_t* size = first; size != last; ++size) {
+    const int64_t bytes = *size * row_bytes;
+    std::memcpy(to_padded ? at_sequence : at_rows, to_padded ? at_rows : at_sequence, bytes);
+    at_rows += bytes;
+    at_sequence += batch * row_bytes;
   }
+  return true;
 }
 
 }  // namespace
@@ -552,8 +564,8 @@ void bind_tensors(py::module_& module) {
           "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "lengths"_a, "masks"_a, "y"_a, "tape"_a, "dy"_a,
           "dhn"_a, "dcn"_a, "wanted"_a, "dense"_a)
       .def("tape_size", &TensorNetworkBase::tape_size, "masked"_a);
-  module.def("unpack_rows", &copy_rows<true>, "packed"_a, "padded"_a, "batch_sizes"_a, "batch"_a, "row_bytes"_a);
-  module.def("pack_rows", &copy_rows<false>, "packed"_a, "padded"_a, "batch_sizes"_a, "batch"_a, "row_bytes"_a);
+  module.def("unpack_rows", &copy_rows<true>, "reader"_a, "packed"_a, "padded"_a, "batch_sizes"_a);
+  module.def("pack_rows", &copy_rows<false>, "reader"_a, "packed"_a, "padded"_a, "batch_sizes"_a);
 }
 
 }  // namespace rnnkern

@@ -39,6 +39,7 @@ template <class T>
 void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_t rows, const int64_t* offsets,
                     Range panels, const T* packed, Rows<T> out) {
   const Shape<T>& shape = layer.shape;
+  const T* plain = direction.panels.plain_input;
   shape.kernels->input({shape.info().gates,
                         rows,
                         panels.first,
@@ -46,8 +47,8 @@ void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_
                         shape.units,
                         shape.inputs,
                         {layer.x.data, 1, offsets},
-                        {packed, direction.panels.plain_input},
-                        direction.panels.bias,
+                        {packed, plain ? plain + panels.first * shape.lanes() * shape.inputs : nullptr},
+                        direction.panels.bias + panels.first * shape.input_width(),
                         out});
 }
 

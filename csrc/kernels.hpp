@@ -72,11 +72,11 @@ struct PanelRows {
   int64_t first, stride;
 };
 
-// Weights of some gates, (gates * units, depth).
+// Weights of some gates, (gates * units, depth), from the first unit of the first panel that is wanted.
 template <class T>
 struct GateWeights {
-  const T* packed;  // panels, from the first that is wanted
-  const T* plain;   // all of them as they are, which is worth it for at most `plain_rows` rows; nullptr: packed
+  const T* packed;  // panels
+  const T* plain;   // or rows, as they are, which is worth it for at most `plain_rows` rows of factors; nullptr: packed
 };
 
 // One stage of one step, for `rows` sequences and panels [first_panel, first_panel + panels) of hidden units.
@@ -119,7 +119,7 @@ struct InputProduct {
   int64_t rows, first_panel, panels, units, depth;
   Rows<const T> a;
   GateWeights<T> weights;
-  const T* bias;  // [panel][gate][lane]
+  const T* bias;  // as a row of out
   Rows<T> out;
 };
 

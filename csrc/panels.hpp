@@ -60,8 +60,8 @@ struct ForwardPanels {
     return input ? input + panel * shape.input_panel() : nullptr;
   }
   GateWeights<T> recurrent_at(const Shape<T>& shape, int stage, int64_t panel) const {
-    const T* packed = recurrent[stage];
-    return {packed ? packed + panel * shape.stage_panel(stage) : nullptr, plain_recurrent[stage]};
+    if (!recurrent[stage]) return {nullptr, plain_recurrent[stage] + panel * shape.lanes() * shape.stage_depth(stage)};
+    return {recurrent[stage] + panel * shape.stage_panel(stage), nullptr};
   }
   // Packs what belongs to some panels of hidden units, the input weights to `input_to`; all of them together are
   // everything.

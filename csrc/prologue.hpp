@@ -1,5 +1,5 @@
-// What comes before the steps of a layer and needs none of them: live weights are packed, and the input product of the
-// first block of time is made.
+// What comes before the steps of a layer and needs none of them: live weights are packed if they are worth it, and the
+// input product of the first block of time is made.
 #pragma once
 
 #include <vector>

@@ -160,10 +160,10 @@ class TensorNetwork:
     def tape_size(self, masked: bool) -> tuple[int, int]:
         """Elements for each step of each sequence, and for each step and sequence with the padding."""
 
-def unpack_rows(packed: int, padded: int, batch_sizes: Array, batch: int, row_bytes: int) -> None:
-    """Copy rows without padding, batch_sizes[t] of each step t, into (T, batch) rows; addresses."""
+def unpack_rows(reader: TensorReader, packed: Any, padded: Any, batch_sizes: Array) -> bool:
+    """Copy rows (N, width), batch_sizes[t] of each step t, into (T, B, width); False: these are not such tensors."""
 
-def pack_rows(packed: int, padded: int, batch_sizes: Array, batch: int, row_bytes: int) -> None:
+def pack_rows(reader: TensorReader, packed: Any, padded: Any, batch_sizes: Array) -> bool:
     """Copy the rows of `unpack_rows` back."""
 
 def linear_cross_entropy(

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+import rnnkern
 from harness import (
     CELLS,
     DTYPES,
@@ -97,6 +98,21 @@ def test_shapes(shape, cell, dtype, isa):
 def test_options(variant, cell, dtype, isa):
     layer, case = VARIANTS[variant]
     check(Case(cell, **case).with_options(**layer), dtype, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_packed_weights_make_no_difference(cell, dtype, isa):
+    """Few rows, about as many as are worth packing, read live weights as they are."""
+    for steps, batch, hidden_size in [(1, 1, 17), (1, 2, 7), (1, 3, 16), (3, 1, 33), (1, 6, 9), (1, 7, 31), (2, 4, 15)]:
+        case = Case(cell, steps, batch, hidden_size - 1, hidden_size, lengths=True)
+        case = case.with_options(num_layers=2, bidirectional=batch % 2 == 1)
+        layer = case.layer(dtype, _isa=isa)
+        inputs = make_inputs(case, layer)
+        for threads in (1, 3):
+            with rnnkern.num_threads(threads):
+                assert_all_same_bits(call(layer, inputs, True), call(layer.freeze(), inputs, True))
 
 
 @pytest.mark.parametrize("isa", ISAS)

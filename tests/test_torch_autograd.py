@@ -536,6 +536,25 @@ def test_func_grad(kind):
     assert_near(found, gradients(theirs))
 
 
+@every
+def test_tensors_that_are_left_of_a_transform(kind):
+    """They are wrapped, and the graph is that of what is inside."""
+    results = []
+    for module in pair(kind):
+        x, hx = inputs(kind)
+        kept = []
+
+        def loss(weights, x, kept=kept):
+            kept.append(({name: weight * 2 for name, weight in weights.items()}, x * 2))
+            return x.sum()
+
+        torch.func.grad(loss)(weights_of(module), x)
+        for weights, argument in ({}, kept[0][1]), (kept[0][0], x):
+            objective(functional_call(module, weights, (argument, hx))).backward()
+        results.append({**grads(module), "x": x.grad})
+    assert_near(*reversed(results))
+
+
 @kinds
 def test_func_vjp_and_jvp(kind):
     theirs, ours = pair(kind)

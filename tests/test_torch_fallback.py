@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -186,6 +187,58 @@ def test_meta(kind):
     assert [(t.shape, t.dtype, t.device.type) for t in found] == [
         (t.shape, t.dtype, t.device.type) for t in leaves(theirs(x))
     ]
+
+
+@kinds
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "dropout": 0.5}], ids=["", "dropout"])
+def test_packed_rows_that_have_no_memory(kind, options):
+    """Of another device, or zeros that are nowhere."""
+    theirs, ours = pair(kind, **options)
+    sizes = torch.tensor([3, 2])
+    for rows in (torch.empty(5, I, dtype=torch.float64, device="meta"), zeros_nowhere(5, I)):
+        both = [outcome(module, PackedSequence(rows, sizes)) for module in (ours, theirs)]
+        if isinstance(both[1], Exception):
+            assert_same_type_and_text(*both)
+        else:
+            assert_near(*(leaves(result) for result in both))
+
+
+def zeros_nowhere(*shape):
+    return torch._efficientzerotensor(shape, dtype=torch.float64)
+
+
+def outcome(module, *arguments):
+    """What a call returns or raises, with dropout of a seed."""
+    torch.manual_seed(2)
+    try:
+        return module(*arguments)
+    except Exception as error:
+        return error
+
+
+@kinds
+def test_gradients_that_have_no_memory(kind):
+    results = []
+    for module in pair(kind):
+        x = normal(5, I, requires_grad=True)
+        y = module(PackedSequence(x, torch.tensor([3, 2])))[0].data
+        y.backward(zeros_nowhere(*y.shape))
+        results.append([x.grad, *grads(module).values()])
+    assert_near(*reversed(results))
+
+
+@kinds
+def test_dropout_of_a_refused_call_draws_stocks_masks(kind):
+    """A weight of a class of its own is refused when the masks were drawn."""
+
+    class Weight(nn.Parameter):
+        pass
+
+    results = []
+    for module in pair(kind, num_layers=2, dropout=0.5):
+        module.weight_hh_l0 = Weight(module.weight_hh_l0.data)
+        results.append(leaves(outcome(module, given(kind))))
+    assert_same_bits(*results)
 
 
 @every

@@ -1,6 +1,6 @@
 // The micro-kernel that every product of matrices runs through, and the loop of register tiles around it.
 //
-// Start reading at `dot`: all the rest is the same sum, blocked for registers. An element of the result is
+// Start reading at `multiply_tile`: all the rest is the same sum, blocked for registers. An element of the result is
 //     sum over k, in order, of a[row][k] * b[k][column]
 // accumulated by multiply_add in one lane of one register, so its bits depend on nothing but its row and its column.
 #pragma once
@@ -234,7 +234,7 @@ RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf 
 }
 
 // Sums of a tile, one panel wide, of weights that are not packed: a square of each gate at a time, where it stays in
-// the cache. `weights` are those of the panel, `units` rows of `depth` from gate to gate, `count` of them in the panel.
+// the cache. `weights` are rows of `depth`, `count` of them in the panel, `units` from gate to gate.
 template <class T, int G>
 void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* weights, int64_t units, int64_t count,
                          T* tile) {
@@ -242,17 +242,16 @@ void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* we
   constexpr auto& tiles = TileTable<T, Panels<T>, G>::entries;
   const bool far = !fits_own_cache<T>(G * units * depth);
   alignas(64) T packed[L * G * L];
-  const T* row[TileShape<G>::max_rows];
-  for (int r = 0; r < rows; ++r) row[r] = a[r];
   for (int64_t k = 0; k < depth; k += L) {
     const int64_t steps = depth - k < L ? depth - k : L;
+    const T* row[TileShape<G>::max_rows];
+    for (int r = 0; r < rows; ++r) row[r] = a[r] + k;
     for (int g = 0; g < G; ++g) {
       const T* square = weights + g * units * depth + k;
       if (far) prefetch_square(square, depth);
       transpose_part(square, depth, count, steps, packed + g * L, G * L);
     }
     tiles.at[rows - 1][0](steps, row, 1, {packed, 0, G * L}, {tile, G * L, k > 0});
-    for (int r = 0; r < rows; ++r) row[r] += L;
   }
 }
 
@@ -263,9 +262,9 @@ RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t pa
   constexpr int L = kLanes<T>;
   const Panels<T> b = packed<G>(weights.packed, depth);
   const auto sum = [&](const T* const* row, int64_t, int row_count, int64_t p, int panel_count, T* tile) {
-    const int64_t unit = (first_panel + p) * L;
     if (weights.plain)
-      multiply_plain_tile<T, G>(depth, row, row_count, weights.plain + unit * depth, units, units - unit, tile);
+      multiply_plain_tile<T, G>(depth, row, row_count, weights.plain + p * L * depth, units,
+                                units - (first_panel + p) * L, tile);
     else
       TileTable<T, Panels<T>, G>::entries.at[row_count - 1][panel_count - 1](
           depth, row, 1, from_panel(b, p), {tile, int64_t{panel_count} * G * L, false});

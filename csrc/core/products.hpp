@@ -12,7 +12,7 @@ void input_product_of(const InputProduct<T>& product) {
   const auto add_bias = [&](int64_t first_row, int rows, int64_t panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r) {
       T* out = row_of(product.out, first_row + r) + panel * G * L;
-      const T* bias = product.bias + (product.first_panel + panel) * G * L;
+      const T* bias = product.bias + panel * G * L;
       for (int i = 0; i < panels * G * L; i += L) store(out + i, load(tile + r * panels * G * L + i) + load(bias + i));
     }
   };

@@ -115,8 +115,8 @@ class FrozenLayer(nn.Module):
 def freeze(module: nn.Module) -> FrozenLayer:
     """Make an inference-only module with packed weights from a recurrent layer or cell, for serving.
 
-    A snapshot: changes of `module` after this don't reach it. The weights of a live layer are packed at every call,
-    which for a few steps of a few sequences is most of the work; a frozen one's are not.
+    A snapshot: changes of `module` after this don't reach it. The weights of a live layer are packed or transposed at
+    every call, which for a few steps of a few sequences is most of the work; a frozen one's are not.
 
     Parameters
     ----------

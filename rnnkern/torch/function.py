@@ -50,7 +50,7 @@ class Recurrence(torch.autograd.Function):
             return None, None, *composite.gradients(call, masks, tensors, wanted, gradients, create_graph=False)
 
 
-# `Recurrence.apply` without its detour for transforms: within one no kernels run.
+# `Recurrence.apply` without its detour for transforms: within one, or on what is left of one, no kernels run.
 _apply: Any = super(torch.autograd.Function, Recurrence).apply
 
 

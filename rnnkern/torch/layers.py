@@ -163,7 +163,7 @@ class Layer(Recurrent):
             call = network.unbatched
         else:
             raise Refused
-        h0, c0 = (None, None) if hx is None else _members(hx, network.has_cell_state)
+        h0, c0 = _members(hx, network.has_cell_state)
         y, hn, cn = start(call, input, h0, c0)
         return y, hn if cn is None else (hn, cn)
 
@@ -181,11 +181,18 @@ class Layer(Recurrent):
         return output, hn if cn is None else (hn, cn)
 
     def _forward_live(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
-        masks: list[Tensor] = []
-        if self.training and self.dropout > 0:
+        if not self.training or self.dropout == 0:
+            return recurrence(call, self.weights_now(), x, h0, c0)
+        if not x.is_cpu:
+            raise Refused
+        random = torch.get_rng_state()
+        try:
             shape = (*call.positions(x), call.network.width)
             masks = [call.padded(mask) for mask in self.dropout_masks(x, shape)]
-        return recurrence(call, self.weights_now(), x, h0, c0, masks)
+            return recurrence(call, self.weights_now(), x, h0, c0, masks)
+        except Refused:
+            torch.set_rng_state(random)  # PyTorch's own path draws the same masks
+            raise
 
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
         result = operators.forward(self, input, hx)

@@ -35,6 +35,7 @@ _interpreter = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_autocast_enabled = torch.is_autocast_enabled
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def kernels_may_run() -> bool:
@@ -177,24 +178,34 @@ class Call:
     # Padding
 
     def padded(self, rows: Tensor) -> Tensor:
-        """A packed sequence as the kernels take it, with any padding; another one as it is."""
+        """A packed sequence as the kernels take it, with any padding; another one as it is.
+
+        Raises
+        ------
+        Refused
+            These rows are not in memory that the kernels can read.
+        """
         if self.batch_sizes is None:
             return rows
         (rows,) = contiguous((rows,))
         sequence = rows.new_empty((len(self.batch_sizes), int(self.batch_sizes[0]), rows.shape[1]))
-        self._copy_rows(_core.unpack_rows, rows, sequence)
+        if not _core.unpack_rows(_READER, rows, sequence, self.batch_sizes):
+            raise Refused
         return sequence
 
     def packed(self, sequence: Tensor) -> Tensor:
-        """The rows of a packed sequence again."""
+        """The rows of a packed sequence again.
+
+        Raises
+        ------
+        Refused
+            As by `padded`.
+        """
         assert self.batch_sizes is not None
         rows = sequence.new_empty((int(self.batch_sizes.sum()), sequence.shape[2]))
-        self._copy_rows(_core.pack_rows, rows, sequence)
+        if not _core.pack_rows(_READER, rows, sequence, self.batch_sizes):
+            raise Refused
         return rows
-
-    def _copy_rows(self, copy: Any, rows: Tensor, sequence: Tensor) -> None:
-        row_bytes = rows.shape[1] * rows.element_size()
-        copy(rows.data_ptr(), sequence.data_ptr(), self.batch_sizes, sequence.shape[1], row_bytes)
 
     # For PyTorch's own operations
 
@@ -319,10 +330,12 @@ def contiguous(tensors: Sequence[Any]) -> list[Any]:
     Raises
     ------
     Refused
-        If one is no tensor, or sparse.
+        If one is no tensor, or sparse, or what is left of a transform, which has the graph of the tensor in it.
     """
     for tensor in tensors:
-        if tensor is not None and not (isinstance(tensor, Tensor) and tensor.layout is torch.strided):
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or _is_wrapped(tensor):
             raise Refused
     return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
 
