@@ -348,9 +348,9 @@ class BackwardRunner {
       for (gates = 1; slot + gates < info().gates && info().slot_gate[slot + gates] == gate + gates;) ++gates;
       const T* a = last_row + slot * units;
       outer(a, stride, gates * units, direction_.x_factors, out.ih + gate * units * shape_.inputs);
+      const bool same = out.bias_hh && gate != info().param_gate;
       if (out.bias_ih)
-        sum(a, stride, gates * units, out.bias_ih + gate * units,
-            gate == info().param_gate ? nullptr : out.bias_hh + gate * units);
+        sum(a, stride, gates * units, out.bias_ih + gate * units, same ? out.bias_hh + gate * units : nullptr);
     }
     for (int stage = 0; stage < info().stages; ++stage) {
       const StageInfo& s = info().stage[stage];

@@ -242,7 +242,8 @@ void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* we
   constexpr auto& tiles = TileTable<T, Panels<T>, G>::entries;
   const bool far = !fits_own_cache<T>(G * units * depth);
   alignas(64) T packed[L * G * L];
-  for (int64_t k = 0; k < depth; k += L) {
+  int64_t k = 0;
+  do {
     const int64_t steps = depth - k < L ? depth - k : L;
     const T* row[TileShape<G>::max_rows];
     for (int r = 0; r < rows; ++r) row[r] = a[r] + k;
@@ -252,7 +253,8 @@ void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* we
       transpose_part(square, depth, count, steps, packed + g * L, G * L);
     }
     tiles.at[rows - 1][0](steps, row, 1, {packed, 0, G * L}, {tile, G * L, k > 0});
-  }
+    k += L;
+  } while (k < depth);
 }
 
 // The products with the weights of gates, from `first_panel` on.

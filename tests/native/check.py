@@ -40,6 +40,7 @@ SHAPES = (
     (5, 3, 17, 33),
     (2, 9, 3, 64),
     (4, 1, 40, 19),
+    (3, 400, 5, 7),
 )  # T, B, I, H
 DEEP = {"num_layers": 2, "bidirectional": True}
 
