@@ -110,7 +110,10 @@ RNNKERN_INLINE void sum_columns(const ColumnSum<T>& sum, int64_t column, int64_t
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       const Vector<T> term = load(a + i * L, count - i * L);
-      total[i] = b ? multiply_add(term, load(b + i * L, count - i * L), total[i]) : total[i] + term;
+      if (b)
+        total[i] = multiply_add(term, load(b + i * L, count - i * L), total[i]);
+      else
+        total[i] += term;
     }
   }
 #pragma GCC unroll 8
