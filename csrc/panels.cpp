@@ -168,8 +168,9 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
   }
 }
 
-// What packing a matrix costs is worth it from so many rows on.
-constexpr int64_t kRowsWorthPacking = 8;
+// Packing is worth it for a matrix that so many rows at least are multiplied with, and whose own rows are longer than
+// this, in bytes: those of a panel are far apart then.
+constexpr int64_t kRowsWorthPacking = 64, kShortRow = 1024;
 
 template <class T>
 typename BackwardPanels<T>::Matrix BackwardPanels<T>::packed(Arena& arena, const Shape<T>& shape, int64_t width,
@@ -184,9 +185,10 @@ void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weigh
   const CellInfo& info = shape.info();
   weights_ = weights;
   // As they are: whole panels only, all gates in order, and no gate whose weights are ignored.
-  const bool few = total < kRowsWorthPacking && shape.coupling == Coupling::none;
   const auto matrix = [&](bool in_order, const T* rows, int64_t width, int64_t depth) {
-    if (few && in_order && width % shape.lanes() == 0) return Matrix{nullptr, {rows, shape.lanes(), width}};
+    const bool can = in_order && width % shape.lanes() == 0 && shape.coupling == Coupling::none;
+    const bool worth = total >= kRowsWorthPacking && width * static_cast<int64_t>(sizeof(T)) > kShortRow;
+    if (can && !worth) return Matrix{nullptr, {rows, shape.lanes(), width}};
     return packed(arena, shape, width, depth);
   };
   bool in_order = true;

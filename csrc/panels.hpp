@@ -75,7 +75,8 @@ struct ForwardPanels {
 };
 
 // Transposed, for the gradients by the input, by h and by what is projected. For these the weights as they are have the
-// rows that a panel needs, only further apart: where few rows are multiplied with them, they are not worth packing.
+// rows that a panel needs, only further apart: where that is not far, or few rows are multiplied with them, they are
+// not worth packing.
 template <class T>
 class BackwardPanels {
  public:
