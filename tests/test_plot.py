@@ -19,6 +19,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from rnnkern import plot
+from rnnkern.cli.outcome import OURS
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results" / "inference.json"
 
@@ -320,7 +321,7 @@ def test_roofline_shows_what_is_reached():
     dots = {dot[1] for panel in figure.axes for c in panel.collections for dot in np.asarray(c.get_offsets())}
     for result in record["results"]:
         flops = sum(phase["flops"] for phase in result["limit"]["phases"])
-        own = min(times["median"] for name, times in result["microseconds"].items() if name in ("rnnkern", "frozen"))
+        own = min(times["median"] for name, times in result["microseconds"].items() if name in OURS)
         assert min(abs(dot * own / 1e6 / flops - 1) for dot in dots) < 1e-9
 
 
