@@ -34,12 +34,12 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
   const bool two_products = info.stages > 1 || shape.projected;
   for (int64_t d = 0; d < forward.directions; ++d) {
     BackwardDirection<T>& direction = layer.direction[d];
-    direction.panels.lay_out(arena, shape, direction.weights, with_dx, forward.batch->total());
+    direction.panels.lay_out(arena, shape, direction.weights, with_dx, *forward.batch);
     direction.dh = arena.take<T>(batch * shape.outputs);
     direction.dc = info.cell_state ? arena.take<T>(batch * units) : nullptr;
     direction.dcell = shape.projected ? arena.take<T>(batch * units) : nullptr;
     direction.dinner = info.stages > 1 ? arena.take<T>(batch * units) : nullptr;
-    direction.dgates = arena.take<T>(rows * info.slots * units);
+    direction.dgates = arena.take<T>(rows * shape.dgates_stride());
     direction.dprojected = shape.projected ? arena.take<T>(rows * shape.outputs) : nullptr;
     direction.inner = two_products ? arena.take<T>(rows * units) : nullptr;
     direction.saved = layer.recompute ? arena.take<T>(rows * info.saved * units) : nullptr;
@@ -180,7 +180,8 @@ class BackwardRunner {
   // One step: the cell's gradient, then what reaches h of the step before.
   void back(int64_t step) const {
     const int64_t rows = own().active(step), units = shape_.units, outputs = shape_.outputs;
-    const Rows<T> dh = by_row(direction_.dh, outputs), dgates = in_block(direction_.dgates, info().slots * units, step);
+    const Rows<T> dh = by_row(direction_.dh, outputs),
+                  dgates = in_block(direction_.dgates, shape_.dgates_stride(), step);
     Rows<const T> dy{nullptr, 0, nullptr};
     if (direction_.dy.data)
       dy = {direction_.dy.data + (d_ == 1 ? -step : step) * direction_.dy.stride_t, 1, dy_origin_};
@@ -226,8 +227,8 @@ class BackwardRunner {
   void product(int64_t rows, Rows<T> dgates, int stage, Range panels, Rows<T> out, bool add) const {
     const StageInfo& s = info().stage[stage];
     const Rows<const T> factors{dgates.base + s.first_slot * shape_.units, dgates.stride, dgates.index};
-    shape_.kernels->linear({rows, s.gates * shape_.units, panels.first, panels.size(), shape_.stage_depth(stage),
-                            factors, direction_.panels.recurrent(stage), out, add});
+    shape_.kernels->linear({rows, s.gates * shape_.units, panels.size(), shape_.stage_depth(stage), factors,
+                            direction_.panels.recurrent(stage, panels.first), out, add});
   }
 
   // The gradient of h before its projection.
@@ -246,14 +247,14 @@ class BackwardRunner {
       shape_.kernels->softmax.rows_gradient({range.first, range.last, shape_.outputs, forward_.h_at(step), total});
       worker_.wait_group();
     }
-    shape_.kernels->linear({rows, shape_.outputs, forward_.units().first, forward_.units().size(), shape_.units,
-                            read(total), direction_.panels.projection(), by_row(direction_.dcell, shape_.units),
-                            false});
+    shape_.kernels->linear({rows, shape_.outputs, forward_.units().size(), shape_.units, read(total),
+                            direction_.panels.projection(forward_.units().first),
+                            by_row(direction_.dcell, shape_.units), false});
   }
 
   // dx of the block, this thread's rows and columns.
   void input_gradient() const {
-    const int64_t inputs = shape_.inputs, stride = info().slots * shape_.units;
+    const int64_t inputs = shape_.inputs, stride = shape_.dgates_stride();
     const Range panels = share(shape_.panels(inputs), worker_.units, worker_.unit);
     int64_t rows = 0;
     for (int64_t step = first_; step < last_; ++step)
@@ -266,11 +267,10 @@ class BackwardRunner {
     const Rows<T> out{direction_.dx_own ? direction_.dx_own : layer_.dx.data, 1, block_dx_};
     shape_.kernels->linear({rows,
                             info().gates * shape_.units,
-                            panels.first,
                             panels.size(),
                             inputs,
                             {direction_.dgates, 1, block_rows_},
-                            direction_.panels.input(),
+                            direction_.panels.input(panels.first),
                             out,
                             d_ == 1 && !direction_.dx_own});
   }
@@ -296,7 +296,8 @@ class BackwardRunner {
       const auto gather = [&](Rows<const T> from, const T* end, const Factors<T>& to) {
         const int64_t padded = shape_.padded(to.width), lanes = shape_.lanes();
         if (packs_factors(shape_)) {
-          shape_.kernels->pack_rows({from, active, to.width, first, rows, 0, padded / lanes, to.copies});
+          const int64_t panels = shape_.panels(to.width);
+          shape_.kernels->pack_rows({from, active, to.width, first, rows, panels, {to.copies, panels, 0, 1}});
           for (int64_t k = first; k < first + active; ++k) to.rows[k] = to.copies + k * lanes;
           return;
         }
@@ -328,7 +329,7 @@ class BackwardRunner {
   void weight_gradients(bool first) const {
     gather_factors();
     const Weights<T>& out = *direction_.dweights;
-    const int64_t units = shape_.units, rows = block_row(last_), stride = info().slots * units;
+    const int64_t units = shape_.units, rows = block_row(last_), stride = shape_.dgates_stride();
     const T* last_row = direction_.dgates + (rows - 1) * stride;
     // This thread's rows of out (count, width) = a^T b.
     const auto outer = [&](const T* a, int64_t a_stride, int64_t count, const Factors<T>& b, T* to) {
@@ -373,7 +374,7 @@ class BackwardRunner {
   }
 
   void peephole_gradients(bool first, T* out) const {
-    const int64_t units = shape_.units, stride = info().slots * units;
+    const int64_t units = shape_.units, stride = shape_.dgates_stride();
     const Range own = share(units, worker_.crew(), worker_.rank(), shape_.lanes());
     for (int64_t step = last_ - 1; step >= first_; --step) {
       const int64_t active = batch_.active(step);

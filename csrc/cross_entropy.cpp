@@ -128,17 +128,16 @@ class Run {
     for (int64_t i = 0; i < own.size(); ++i)
       std::copy_n(call_.h + call_.counted[chunk.first + own.first + i] * call_.width, call_.width,
                   compact + i * call_.width);
-    kernels_.pack_columns(
-        {compact, own.size(), call_.width, 1, 0, divide_up(own.size(), lanes_), columns_ + own.first * call_.width});
+    kernels_.pack_columns({compact, own.size(), call_.width, 1, 0, divide_up(own.size(), lanes_),
+                           grouped(columns_, stride_ / lanes_, 1, own.first / lanes_)});
     if (call_.gradients)
       kernels_.pack_rows({{compact, call_.width, nullptr},
                           own.size(),
                           call_.width,
                           own.first,
                           chunk.size,
-                          0,
                           width_ / lanes_,
-                          rows_of_h_});
+                          grouped(rows_of_h_, width_ / lanes_, 1)});
   }
 
   // The logits of a block of classes at some positions, and their part of the softmax.
@@ -148,11 +147,10 @@ class Run {
     T* const logits = call_.gradients ? logits_ + own.first * stride_ : scratch_ + thread * scratch_size_;
     kernels_.linear({own.size(),
                      call_.width,
-                     positions.first / lanes_,
                      panels,
                      stride_,
                      {call_.weight + own.first * call_.width, call_.width, nullptr},
-                     {columns_, call_.width * lanes_, lanes_},
+                     read(grouped(columns_, stride_ / lanes_, 1, positions.first / lanes_)),
                      {logits, stride_, nullptr},
                      false});
     kernels_.softmax.block({own.size(), panels * lanes_, logits + positions.first, stride_, bias(own.first),
@@ -190,11 +188,10 @@ class Run {
                                call_.dbias ? call_.dbias + own.first : nullptr, resume});
     kernels_.linear({own.size(),
                      chunk.size,
-                     0,
                      width_ / lanes_,
                      call_.width,
                      {logits, stride_, nullptr},
-                     {rows_of_h_, chunk.size * lanes_, lanes_},
+                     read(grouped(rows_of_h_, width_ / lanes_, 1)),
                      {call_.dweight + own.first * call_.width, call_.width, nullptr},
                      resume});
   }
@@ -219,9 +216,8 @@ class Run {
                           columns,
                           0,
                           depth,
-                          0,
                           own.size(),
-                          packed});
+                          {packed, own.size(), 0, 1}});
       kernels_.outer({rows.size(),
                       columns,
                       depth,

@@ -37,7 +37,7 @@ void lay_out_work(Arena& arena, Layer<T>& layer, int threads) {
 
 template <class T>
 void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_t rows, const int64_t* offsets,
-                    Range panels, const T* packed, Rows<T> out) {
+                    Range panels, Panels<T> packed, Rows<T> out) {
   const Shape<T>& shape = layer.shape;
   const T* plain = direction.panels.plain_input;
   shape.kernels->input({shape.info().gates,
@@ -47,7 +47,7 @@ void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_
                         shape.units,
                         shape.inputs,
                         {layer.x.data, 1, offsets},
-                        {packed, plain ? plain + panels.first * shape.lanes() * shape.inputs : nullptr},
+                        {read(packed), plain ? plain + panels.first * shape.lanes() * shape.inputs : nullptr},
                         direction.panels.bias + panels.first * shape.input_width(),
                         out});
 }
@@ -129,16 +129,8 @@ void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous
     if (!again || info.stages > 1) worker_.wait_group();
   }
   if (shape.projected && !again) {
-    shape.kernels->linear({args.rows,
-                           shape.units,
-                           outputs_.first,
-                           outputs_.size(),
-                           shape.outputs,
-                           read(inner),
-                           {panels.projection, shape.units * shape.lanes(), shape.lanes()},
-                           h_to(step),
-                           false,
-                           panels.output_bias});
+    shape.kernels->linear({args.rows, shape.units, outputs_.size(), shape.outputs, read(inner),
+                           read(panels.projection_at(shape, outputs_.first)), h_to(step), false, panels.output_bias});
     worker_.wait_group();
     if (shape.softmax) {
       const Range own = share(args.rows, worker_.units, worker_.unit);
@@ -230,10 +222,10 @@ void run_layer(const Layer<T>& layer, int thread) {
 
 template void lay_out_work(Arena&, Layer<float>&, int);
 template void lay_out_work(Arena&, Layer<double>&, int);
-template void multiply_input(const Layer<float>&, const Direction<float>&, int64_t, const int64_t*, Range, const float*,
-                             Rows<float>);
+template void multiply_input(const Layer<float>&, const Direction<float>&, int64_t, const int64_t*, Range,
+                             Panels<float>, Rows<float>);
 template void multiply_input(const Layer<double>&, const Direction<double>&, int64_t, const int64_t*, Range,
-                             const double*, Rows<double>);
+                             Panels<double>, Rows<double>);
 template class Runner<float>;
 template class Runner<double>;
 template void run_layer(const Layer<float>&, int);

@@ -65,11 +65,11 @@ struct Layer {
 template <class T>
 void lay_out_work(Arena& arena, Layer<T>& layer, int threads);
 
-// The input product of `rows` rows, at these offsets in x, for some panels of hidden units, whose packed weights, if
-// they are packed, are given.
+// The input product of `rows` rows, at these offsets in x, for some panels of hidden units, and their weights, if they
+// are packed.
 template <class T>
 void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_t rows, const int64_t* offsets,
-                    Range panels, const T* packed, Rows<T> out);
+                    Range panels, Panels<T> packed, Rows<T> out);
 
 // One thread's view of one direction: its rows and where they are.
 template <class T>

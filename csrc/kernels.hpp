@@ -1,10 +1,15 @@
 // What one instruction set offers: a table of functions on plain structs. Panels, in all of them, are blocks of `lanes`
-// columns of a matrix, those of several gates interleaved: [panel][k][gate][lane], zeros beyond the last column.
+// columns of a matrix, those of several gates interleaved, zeros beyond the last column. A packed matrix has them in
+// groups, the last of which has what is left: [group][k][panel][gate][lane]. So a tile of few rows, which is as wide as
+// a group, reads one stream.
 #pragma once
 
 #include "types.hpp"
 
 namespace rnnkern {
+
+// Panels in a group, by gates: about as many vectors as there must be sums at the same time to keep the processor busy.
+constexpr int kGroupPanels[] = {0, 4, 4, 4, 2};
 
 // The cells, as compiled: the usual options fused, everything else on the general path.
 enum class CellId : int {
@@ -57,11 +62,12 @@ struct CellInfo {
   bool reads_h_previous, reads_h;  // point-wise, forward and backward; backward only
 };
 
-// Panels of a matrix, wherever they are: `stride` elements from one to the next, `step` from one k to the next.
+// The panels of a matrix from `first` on, of `count` in all, in groups of `group`. The rows of a matrix of whole
+// vectors are, as they are, one group.
 template <class T>
 struct Panels {
-  const T* base;  // panel 0
-  int64_t stride, step;
+  T* base;  // panel 0
+  int64_t count, first, group;
 };
 
 // Panels of a matrix whose rows lie anywhere: `stride` elements from one panel of a row to the next, panel 0 at
@@ -72,11 +78,12 @@ struct PanelRows {
   int64_t first, stride;
 };
 
-// Weights of some gates, (gates * units, depth), from the first unit of the first panel that is wanted.
+// Weights of some gates, (gates * units, depth).
 template <class T>
 struct GateWeights {
-  const T* packed;  // panels
-  const T* plain;   // or rows, as they are, which is worth it for at most `plain_rows` rows of factors; nullptr: packed
+  Panels<const T> packed;
+  const T* plain;  // or rows, as they are, from the first unit that is wanted, which is worth it for at most
+                   // `plain_rows` rows of factors; nullptr: packed
 };
 
 // One stage of one step, for `rows` sequences and panels [first_panel, first_panel + panels) of hidden units.
@@ -123,12 +130,12 @@ struct InputProduct {
   Rows<T> out;
 };
 
-// out = a . weights + bias, or out += a . weights, on the columns of panels [first_panel, first_panel + panels).
+// out = a . weights + bias, or out += a . weights, on the columns of `panels` panels, the weights' first ones.
 template <class T>
 struct LinearProduct {
-  int64_t rows, depth, first_panel, panels, width;
+  int64_t rows, depth, panels, width;
   Rows<const T> a;
-  Panels<T> weights;
+  Panels<const T> weights;
   Rows<T> out;  // (rows, width)
   bool add;
   const T* bias = nullptr;  // (width), padded to whole panels; nullptr: none
@@ -163,18 +170,18 @@ struct PackColumns {
   int64_t units, depth;
   int gates;
   int64_t first_panel, panels;
-  T* out;  // from first_panel
+  Panels<T> out;  // first_panel comes first
 };
 
-// Panels of one gate of a matrix whose rows are contiguous; row k goes to depth first_depth + k of panels of
-// panel_depth.
+// Panels of one gate of a matrix whose rows are contiguous, the first ones of `out`; row k goes to depth
+// first_depth + k of panels of panel_depth.
 template <class T>
 struct PackRows {
   Rows<const T> rows;
   int64_t count, width;
   int64_t first_depth, panel_depth;
-  int64_t first_panel, panels;
-  T* out;  // from panel 0
+  int64_t panels;
+  Panels<T> out;
 };
 
 // Logits stand transposed: a row for each class, a column for each position, `width` columns in whole vectors. A block

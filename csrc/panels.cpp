@@ -143,9 +143,10 @@ void ForwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const T* pla
 }
 
 template <class T>
-void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels, T* input_to) const {
+void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels,
+                            Panels<T> input_to) const {
   const CellInfo& info = shape.info();
-  const auto columns = [&](const T* from, int64_t units, int gates, int64_t depth, Range range, T* to) {
+  const auto columns = [&](const T* from, int64_t units, int gates, int64_t depth, Range range, Panels<T> to) {
     shape.kernels->pack_columns({from, units, depth, gates, range.first, range.size(), to});
   };
   if (!plain_input) columns(weights.ih, shape.units, info.gates, shape.inputs, panels, input_to);
@@ -154,12 +155,12 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
     const StageInfo& s = info.stage[stage];
     const int64_t depth = shape.stage_depth(stage);
     columns(weights.hh + s.first_gate * shape.units * depth, shape.units, s.gates, depth, panels,
-            recurrent[stage] + panels.first * shape.stage_panel(stage));
+            grouped(recurrent[stage], shape.panels(shape.units), s.gates, panels.first));
   }
   if (shape.projected) {  // has more panels, or fewer
     const int64_t ours = shape.panels(shape.outputs), units = shape.panels(shape.units), depth = shape.units;
     const Range range{panels.first * ours / units, panels.last * ours / units};
-    columns(weights.hr, shape.outputs, 1, depth, range, projection + range.first * shape.lanes() * depth);
+    columns(weights.hr, shape.outputs, 1, depth, range, projection_at(shape, range.first));
   }
   fill_bias(shape, weights, panels, bias);
   if (panels.first == 0 && panels.last > 0) {
@@ -168,28 +169,25 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
   }
 }
 
-// Packing is worth it for a matrix that so many rows at least are multiplied with, and whose own rows are longer than
-// this, in bytes: those of a panel are far apart then.
-constexpr int64_t kRowsWorthPacking = 64, kShortRow = 1024;
-
-template <class T>
-typename BackwardPanels<T>::Matrix BackwardPanels<T>::packed(Arena& arena, const Shape<T>& shape, int64_t width,
-                                                             int64_t depth) const {
-  T* memory = arena.take<T>(shape.padded(width) * depth);
-  return {memory, {memory, depth * shape.lanes(), shape.lanes()}};
-}
+// Packing is worth it for a matrix whose rows are longer than this, in bytes, and which is read so often at least; more
+// often where it is larger than a core's own cache.
+constexpr int64_t kShortRow = 256, kUsesWorthPacking = 16, kOwnCache = int64_t{2} << 20;
 
 template <class T>
 void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weights<const T>& weights, bool with_input,
-                                int64_t total) {
+                                const Batch& batch) {
   const CellInfo& info = shape.info();
   weights_ = weights;
   // As they are: whole panels only, all gates in order, and no gate whose weights are ignored.
   const auto matrix = [&](bool in_order, const T* rows, int64_t width, int64_t depth) {
     const bool can = in_order && width % shape.lanes() == 0 && shape.coupling == Coupling::none;
-    const bool worth = total >= kRowsWorthPacking && width * static_cast<int64_t>(sizeof(T)) > kShortRow;
-    if (can && !worth) return Matrix{nullptr, {rows, shape.lanes(), width}};
-    return packed(arena, shape, width, depth);
+    const int64_t size = sizeof(T), uses = batch.steps() + batch.total() / 16;
+    const bool worth =
+        width * size > kShortRow && uses >= kUsesWorthPacking * (width * depth * size > kOwnCache ? 3 : 1);
+    const int64_t panels = shape.panels(width);
+    if (can && !worth) return Matrix{nullptr, {rows, panels, 0, panels}};
+    T* memory = arena.take<T>(shape.padded(width) * depth);
+    return Matrix{memory, read(grouped(memory, panels, 1))};
   };
   bool in_order = true;
   for (int slot = 0; slot < info.gates; ++slot) in_order = in_order && info.slot_gate[slot] == slot;
@@ -213,7 +211,8 @@ void BackwardPanels<T>::pack(const Shape<T>& shape, const T* zeros, int thread, 
   };
   const auto rows = [&](Rows<const T> from, int64_t count, int64_t width, int64_t first_depth, int64_t depth, T* to) {
     const Range own = share(shape.panels(width), team, thread);
-    shape.kernels->pack_rows({from, count, width, first_depth, depth, own.first, own.size(), to});
+    shape.kernels->pack_rows(
+        {from, count, width, first_depth, depth, own.size(), grouped(to, shape.panels(width), 1, own.first)});
   };
   if (input_.packed)
     for (int slot = 0; slot < info.gates; ++slot)

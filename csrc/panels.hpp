@@ -21,6 +21,17 @@ const Kernels<T>& kernels_of(const KernelTable& table) {
 
 CellId cell_id(const Spec&);
 
+template <class T>
+Panels<const T> read(Panels<T> panels) {
+  return {panels.base, panels.count, panels.first, panels.group};
+}
+
+// Packed panels of so many gates, as the kernels take them, from panel `first` on.
+template <class T>
+Panels<T> grouped(T* base, int64_t count, int gates, int64_t first = 0) {
+  return {base, count, first, kGroupPanels[gates]};
+}
+
 // The sizes of one layer.
 template <class T>
 struct Shape {
@@ -39,6 +50,12 @@ struct Shape {
   int64_t stage_depth(int stage) const { return stage == 0 ? outputs : units; }
   int64_t input_width() const { return info().gates * lanes(); }  // of a panel of the input product
   int64_t input_panel() const { return inputs * input_width(); }  // elements of a panel of the input weights
+  // Of a row of the gradients of the gates: an odd number of cache lines, so that a column of them is spread over a
+  // cache.
+  int64_t dgates_stride() const {
+    constexpr int64_t line = 64 / sizeof(T);
+    return (divide_up(info().slots * units, line) | 1) * line;
+  }
   int64_t stage_panel(int stage) const { return stage_depth(stage) * info().stage[stage].gates * lanes(); }
 };
 
@@ -56,16 +73,20 @@ struct ForwardPanels {
   // For one call: weights that few rows are multiplied with, once, are used as they are.
   void lay_out(Arena&, const Shape<T>&, const Weights<const T>&, const Batch&);
 
-  T* input_at(const Shape<T>& shape, int64_t panel) const {
-    return input ? input + panel * shape.input_panel() : nullptr;
+  Panels<T> input_at(const Shape<T>& shape, int64_t panel) const {
+    return grouped(input, shape.panels(shape.units), shape.info().gates, panel);
   }
   GateWeights<T> recurrent_at(const Shape<T>& shape, int stage, int64_t panel) const {
-    if (!recurrent[stage]) return {nullptr, plain_recurrent[stage] + panel * shape.lanes() * shape.stage_depth(stage)};
-    return {recurrent[stage] + panel * shape.stage_panel(stage), nullptr};
+    const T* plain = plain_recurrent[stage];
+    return {read(grouped(recurrent[stage], shape.panels(shape.units), shape.info().stage[stage].gates, panel)),
+            plain ? plain + panel * shape.lanes() * shape.stage_depth(stage) : nullptr};
+  }
+  Panels<T> projection_at(const Shape<T>& shape, int64_t panel) const {
+    return grouped(projection, shape.panels(shape.outputs), 1, panel);
   }
   // Packs what belongs to some panels of hidden units, the input weights to `input_to`; all of them together are
   // everything.
-  void pack(const Shape<T>&, const Weights<const T>&, Range panels, T* input_to) const;
+  void pack(const Shape<T>&, const Weights<const T>&, Range panels, Panels<T> input_to) const;
   void pack(const Shape<T>& shape, const Weights<const T>& weights, Range panels) const {
     pack(shape, weights, panels, input_at(shape, panels.first));
   }
@@ -75,27 +96,33 @@ struct ForwardPanels {
 };
 
 // Transposed, for the gradients by the input, by h and by what is projected. For these the weights as they are have the
-// rows that a panel needs, only further apart: where that is not far, or few rows are multiplied with them, they are
-// not worth packing.
+// rows that a panel needs, only further apart: where that is not far, or they are seldom read, they are not worth
+// packing.
 template <class T>
 class BackwardPanels {
  public:
-  // total: steps of all sequences together.
-  void lay_out(Arena&, const Shape<T>&, const Weights<const T>&, bool with_input, int64_t total);
+  void lay_out(Arena&, const Shape<T>&, const Weights<const T>&, bool with_input, const Batch&);
   // Thread `thread` of `team` packs its part.
   void pack(const Shape<T>&, const T* zeros, int thread, int team) const;
 
-  Panels<T> input() const { return input_.panels; }                          // (I panels, G * H by slot)
-  Panels<T> recurrent(int stage) const { return recurrent_[stage].panels; }  // (stage depth panels, stage gates * H)
-  Panels<T> projection() const { return projection_.panels; }                // (H panels, P)
+  // From a panel on.
+  Panels<const T> input(int64_t first) const { return at(input_, first); }  // (I panels, G * H by slot)
+  Panels<const T> recurrent(int stage, int64_t first) const {               // (stage depth panels, stage gates * H)
+    return at(recurrent_[stage], first);
+  }
+  Panels<const T> projection(int64_t first) const { return at(projection_, first); }  // (H panels, P)
   const T* params() const { return params_; }
 
  private:
   struct Matrix {
     T* packed;  // nullptr: as they are, or not wanted
-    Panels<T> panels;
+    Panels<const T> panels;
   };
-  Matrix packed(Arena&, const Shape<T>&, int64_t width, int64_t depth) const;
+  static Panels<const T> at(const Matrix& matrix, int64_t first) {
+    Panels<const T> panels = matrix.panels;
+    panels.first = first;
+    return panels;
+  }
 
   Weights<const T> weights_{};
   Matrix input_{}, recurrent_[2]{}, projection_{};

@@ -62,8 +62,8 @@ void Prologue<T>::work(const Layer<T>& layer, int64_t d, Portions::Piece piece, 
   const Direction<T>& direction = layer.direction[d];
   const Batch& batch = *layer.batch;
   const Range panels = piece.range;
-  T* input = direction.panels.input_at(layer.shape, panels.first);
-  if (packed_once && direction.input_made) input = packed_once;
+  Panels<T> input = direction.panels.input_at(layer.shape, panels.first);
+  if (packed_once && direction.input_made) input = grouped(packed_once, panels.size(), layer.shape.info().gates);
   if (weights) direction.panels.pack(layer.shape, *weights, panels, input);
   if (!direction.input_made) return;
   Rows<T> out = layer.input_of(direction, 0, piece.share);

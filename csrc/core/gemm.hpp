@@ -13,32 +13,36 @@
 namespace rnnkern {
 namespace {
 
-// Where P panels are, at one k after the other, and whether the tiles may have their place outside of `multiply`.
-template <class B, int P>
+// A tile's panels, side by side: `step` elements from one k to the next.
+template <class T>
+struct Stream {
+  T* base;
+  int64_t step;
+};
+
+// Where the vectors of P panels of G are, at one k after the other, and whether the tiles may have their place outside
+// of `multiply`.
+template <class B, int G, int P>
 class Walk;
-template <class T, int P>
-class Walk<Panels<T>, P> {
+template <class T, int G, int P>
+class Walk<Stream<const T>, G, P> {
  public:
   static constexpr bool in_place = false;
-  RNNKERN_INLINE explicit Walk(const Panels<T>& panels) : step_(panels.step) {
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) panel_[p] = panels.base + p * panels.stride;
-  }
-  RNNKERN_INLINE const T* panel(int p) const { return panel_[p] + offset_; }
-  RNNKERN_INLINE void next() { offset_ += step_; }
+  RNNKERN_INLINE explicit Walk(const Stream<const T>& stream) : at_(stream.base), step_(stream.step) {}
+  RNNKERN_INLINE const T* vector(int c) const { return at_ + c * kLanes<T>; }
+  RNNKERN_INLINE void next() { at_ += step_; }
 
  private:
-  const T* panel_[P];
+  const T* at_;
   const int64_t step_;
-  int64_t offset_ = 0;
 };
-template <class T, int P>
-class Walk<PanelRows<T>, P> {
+template <class T, int G, int P>
+class Walk<PanelRows<T>, G, P> {
  public:
   static constexpr bool in_place = true;
   RNNKERN_INLINE explicit Walk(const PanelRows<T>& panels)
       : row_(panels.rows), first_(panels.first), stride_(panels.stride) {}
-  RNNKERN_INLINE const T* panel(int p) const { return *row_ + first_ + p * stride_; }
+  RNNKERN_INLINE const T* vector(int c) const { return *row_ + first_ + c / G * stride_ + c % G * kLanes<T>; }
   RNNKERN_INLINE void next() { ++row_; }
 
  private:
@@ -55,12 +59,12 @@ struct Tile {
   bool resume;
 };
 
-// A tile has R rows and P panels of G vectors. `b` begins with the first panel: its G vectors of one k lie together.
+// A tile has R rows and P panels of G vectors. `b` begins with the first panel.
 // a[r] + k * step is the factor of row r.
 template <class T, class B, int G, int R, int P>
 void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, const Tile<T>& tile) {
   constexpr int L = kLanes<T>;
-  constexpr bool in_place = Walk<B, P>::in_place;
+  constexpr bool in_place = Walk<B, G, P>::in_place;
   const int64_t stride = in_place ? tile.stride : P * G * L;
   T* to = tile.base;
   Vector<T> sum[R][P * G];
@@ -76,7 +80,7 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, c
   const T* row[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) row[r] = a[r];
-  Walk<B, P> walk(b);
+  Walk<B, G, P> walk(b);
   int64_t offset = 0;
   for (int64_t k = 0; k < depth; ++k, offset += step, walk.next()) {
     // The shorter side of the tile waits in registers, the other one passes.
@@ -86,7 +90,7 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, c
       for (int r = 0; r < R; ++r) factor[r] = broadcast<T>(row[r][offset]);
 #pragma GCC unroll 16
       for (int c = 0; c < P * G; ++c) {
-        Vector<T> weight = load(walk.panel(c / G) + c % G * L);
+        Vector<T> weight = load(walk.vector(c));
         if constexpr (R > 1) RNNKERN_IN_REGISTER(weight);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) sum[r][c] = multiply_add(factor[r], weight, sum[r][c]);
@@ -95,7 +99,7 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, c
       Vector<T> weight[P * G];
 #pragma GCC unroll 16
       for (int c = 0; c < P * G; ++c) {
-        weight[c] = load(walk.panel(c / G) + c % G * L);
+        weight[c] = load(walk.vector(c));
         RNNKERN_IN_REGISTER(weight[c]);
       }
 #pragma GCC unroll 16
@@ -112,19 +116,12 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, c
     for (int c = 0; c < P * G; ++c) store(to + c * L, sum[r][c]);
 }
 
-// Panels of a packed matrix: [panel][k][gate][lane].
-template <int G, class T>
-Panels<T> packed(const T* base, int64_t depth) {
-  constexpr int64_t step = G * kLanes<T>;
-  return {base, depth * step, step};
-}
-
 // Tile sizes: as many accumulators as the registers hold beside one row of factors and a weight.
 template <int G>
 struct TileShape {
   static constexpr int accumulators = kRegisters == 32 ? 24 : 12;
   static constexpr int max_rows = accumulators / (G == 1 ? 4 : G) < 8 ? accumulators / (G == 1 ? 4 : G) : 8;
-  static constexpr int max_panels = G == 1 ? 4 : 12 / G;
+  static constexpr int max_panels = kGroupPanels[G];
   // Panels side by side for a tile of `rows` rows.
   static constexpr int panels(int rows) {
     const int fit = accumulators / (rows * G);
@@ -167,20 +164,32 @@ struct TileTable {
 template <class T>
 constexpr int kTileElements = 24 * kLanes<T>;
 
+RNNKERN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // The size of the next of the blocks, at most `limit` each and as equal as can be, that `left` is divided into.
 RNNKERN_INLINE int next_block(int64_t left, int limit) {
   const int64_t blocks = (left + limit - 1) / limit;
   return static_cast<int>((left + blocks - 1) / blocks);
 }
 
-// The panels from `first` on.
+// Panel p and those after it, as a tile's operand, and how many of them may stand side by side in one.
 template <class T>
-Panels<T> from_panel(const Panels<T>& b, int64_t first) {
-  return {b.base + first * b.stride, b.stride, b.step};
+RNNKERN_INLINE Stream<T> from_panel(const Panels<T>& b, int gates, int64_t depth, int64_t p) {
+  const int64_t in_group = (b.first + p) % b.group, first = b.first + p - in_group, left = b.count - first;
+  const int64_t width = gates * kLanes<T>;
+  return {b.base + (first * depth + in_group) * width, smaller(left, b.group) * width};
 }
 template <class T>
-PanelRows<T> from_panel(const PanelRows<T>& b, int64_t first) {
-  return {b.rows, b.first + first * b.stride, b.stride};
+RNNKERN_INLINE PanelRows<T> from_panel(const PanelRows<T>& b, int, int64_t, int64_t p) {
+  return {b.rows, b.first + p * b.stride, b.stride};
+}
+template <class T>
+RNNKERN_INLINE int64_t side_by_side(const Panels<T>& b, int64_t p) {
+  return b.group - (b.first + p) % b.group;
+}
+template <class T>
+RNNKERN_INLINE int64_t side_by_side(const PanelRows<T>&, int64_t) {
+  return INT64_MAX;
 }
 
 // The `place` of products whose sums are nowhere but in the tile that the hook reads.
@@ -191,16 +200,16 @@ struct InTile {
   }
 };
 
-// For the tiles that cover rows x panels, at most `panel_limit` wide: sum(factors, first_row, rows, first_panel,
-// panels, tile) fills one and hook(first_row, rows, first_panel, panels, tile) reads it. `a(row)` points at a row's
-// factors.
-template <int G, class T, class RowOf, class Sum, class Hook>
-RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, RowOf a, Sum sum, Hook hook) {
+// For the tiles that cover rows x panels, from panel p on at most panel_limit wide and limit(p) in all: sum(factors,
+// first_row, rows, first_panel, panels, tile) fills one and hook(first_row, rows, first_panel, panels, tile) reads it.
+// `a(row)` points at a row's factors.
+template <int G, class T, class RowOf, class Limit, class Sum, class Hook>
+RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, RowOf a, Limit limit, Sum sum, Hook hook) {
   alignas(64) T tile[kTileElements<T>];
   constexpr int kMaxRows = TileShape<G>::max_rows;
   const int row_limit = rows < kMaxRows ? static_cast<int>(rows) : kMaxRows;
   for (int64_t p = 0; p < panels;) {
-    const int panel_count = next_block(panels - p, panel_limit);
+    const int panel_count = next_block(smaller(panels - p, limit(p)), panel_limit);
     for (int64_t r = 0; r < rows;) {
       const int row_count = next_block(rows - r, row_limit);
       const T* row[kMaxRows];
@@ -225,12 +234,14 @@ int panel_limit(int64_t rows) {
 template <int G, class T, class B, class RowOf, class Place, class Hook>
 RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const B& b,
                              Place place, Hook hook) {
+  using Operand = decltype(from_panel(b, G, depth, 0));
   const auto sum = [&](const T* const* row, int64_t r, int row_count, int64_t p, int panel_count, T* tile) {
-    TileTable<T, B, G>::entries.at[row_count - 1][panel_count - 1](
-        depth, row, step, from_panel(b, p),
+    TileTable<T, Operand, G>::entries.at[row_count - 1][panel_count - 1](
+        depth, row, step, from_panel(b, G, depth, p),
         place(r, row_count, p, panel_count, tile, int64_t{panel_count} * G * kLanes<T>));
   };
-  for_tiles<G, T>(rows, panels, panel_limit<G>(rows), a, sum, hook);
+  for_tiles<G, T>(
+      rows, panels, panel_limit<G>(rows), a, [&](int64_t p) { return side_by_side(b, p); }, sum, hook);
 }
 
 // Sums of a tile, one panel wide, of weights that are not packed: a square of each gate at a time, where it stays in
@@ -239,12 +250,12 @@ template <class T, int G>
 void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* weights, int64_t units, int64_t count,
                          T* tile) {
   constexpr int L = kLanes<T>;
-  constexpr auto& tiles = TileTable<T, Panels<T>, G>::entries;
+  constexpr auto& tiles = TileTable<T, Stream<const T>, G>::entries;
   const bool far = !fits_own_cache<T>(G * units * depth);
   alignas(64) T packed[L * G * L];
   int64_t k = 0;
   do {
-    const int64_t steps = depth - k < L ? depth - k : L;
+    const int64_t steps = smaller(depth - k, L);
     const T* row[TileShape<G>::max_rows];
     for (int r = 0; r < rows; ++r) row[r] = a[r] + k;
     for (int g = 0; g < G; ++g) {
@@ -252,7 +263,7 @@ void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* we
       if (far) prefetch_square(square, depth);
       transpose_part(square, depth, count, steps, packed + g * L, G * L);
     }
-    tiles.at[rows - 1][0](steps, row, 1, {packed, 0, G * L}, {tile, G * L, k > 0});
+    tiles.at[rows - 1][0](steps, row, 1, {packed, G * L}, {tile, G * L, k > 0});
     k += L;
   } while (k < depth);
 }
@@ -262,16 +273,14 @@ template <int G, class T, class RowOf, class Hook>
 RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t panels, int64_t units, int64_t depth,
                                    RowOf a, const GateWeights<T>& weights, Hook hook) {
   constexpr int L = kLanes<T>;
-  const Panels<T> b = packed<G>(weights.packed, depth);
-  const auto sum = [&](const T* const* row, int64_t, int row_count, int64_t p, int panel_count, T* tile) {
-    if (weights.plain)
-      multiply_plain_tile<T, G>(depth, row, row_count, weights.plain + p * L * depth, units,
-                                units - (first_panel + p) * L, tile);
-    else
-      TileTable<T, Panels<T>, G>::entries.at[row_count - 1][panel_count - 1](
-          depth, row, 1, from_panel(b, p), {tile, int64_t{panel_count} * G * L, false});
+  const Panels<const T>& b = weights.packed;
+  if (!weights.plain) return multiply<G, T>(rows, panels, depth, a, 1, b, InTile{}, hook);
+  const auto sum = [&](const T* const* row, int64_t, int row_count, int64_t p, int, T* tile) {
+    multiply_plain_tile<T, G>(depth, row, row_count, weights.plain + p * L * depth, units,
+                              units - (first_panel + p) * L, tile);
   };
-  for_tiles<G, T>(rows, panels, weights.plain ? 1 : panel_limit<G>(rows), a, sum, hook);
+  for_tiles<G, T>(
+      rows, panels, 1, a, [](int64_t) { return 1; }, sum, hook);
 }
 
 }  // namespace

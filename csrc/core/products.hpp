@@ -36,11 +36,10 @@ void input_product(const InputProduct<T>& product) {
 template <class T>
 void linear_product(const LinearProduct<T>& product) {
   constexpr int L = kLanes<T>;
-  const Panels<T>& weights = product.weights;
   const auto finish = [&](int64_t first_row, int rows, int64_t first_panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r)
       for (int p = 0; p < panels; ++p) {
-        const int64_t column = (product.first_panel + first_panel + p) * L, count = product.width - column;
+        const int64_t column = (product.weights.first + first_panel + p) * L, count = product.width - column;
         T* out = row_of(product.out, first_row + r) + column;
         Vector<T> sum = load(tile + (r * panels + p) * L);
         if (product.bias) sum += load(product.bias + column);
@@ -49,7 +48,7 @@ void linear_product(const LinearProduct<T>& product) {
   };
   multiply<1, T>(
       product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
-      from_panel(weights, product.first_panel), InTile{}, finish);
+      product.weights, InTile{}, finish);
 }
 
 // Rows of the result at a time, whose factors stay in a cache meanwhile.
@@ -133,13 +132,13 @@ void pack_columns(const PackColumns<T>& pack) {
   constexpr int L = kLanes<T>;
   const bool far = !fits_own_cache<T>(pack.gates * pack.units * pack.depth);
   for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel) {
-    T* out = pack.out + (panel - pack.first_panel) * pack.depth * pack.gates * L;
+    const auto out = from_panel(pack.out, pack.gates, pack.depth, panel - pack.first_panel);
     const int64_t count = pack.units - panel * L;
     for (int gate = 0; gate < pack.gates; ++gate) {
       const T* rows = pack.weights + (gate * pack.units + panel * L) * pack.depth;
       for (int64_t k = 0; k < pack.depth; k += L) {
         if (far) prefetch_square(rows + k, pack.depth);
-        transpose_part(rows + k, pack.depth, count, pack.depth - k, out + (k * pack.gates + gate) * L, pack.gates * L);
+        transpose_part(rows + k, pack.depth, count, pack.depth - k, out.base + k * out.step + gate * L, out.step);
       }
     }
   }
@@ -147,13 +146,18 @@ void pack_columns(const PackColumns<T>& pack) {
 
 template <class T>
 void pack_rows(const PackRows<T>& pack) {
-  constexpr int L = kLanes<T>;
-  for (int64_t k = 0; k < pack.count; ++k) {
-    const T* from = row_of(pack.rows, k);
-    for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel)
-      store(pack.out + (panel * pack.panel_depth + pack.first_depth + k) * L,
-            load(from + panel * L, pack.width - panel * L));
-  }
+  constexpr int L = kLanes<T>, kRows = 16;  // at a time, which stay in a cache from one group of panels to the next
+  for (int64_t k = 0; k < pack.count; k += kRows)
+    for (int64_t p = 0, panels; p < pack.panels; p += panels) {
+      panels = smaller(side_by_side(pack.out, p), pack.panels - p);
+      const Stream<T> to = from_panel(pack.out, 1, pack.panel_depth, p);
+      const int64_t column = (pack.out.first + p) * L;
+      for (int64_t row = k; row < smaller(k + kRows, pack.count); ++row) {
+        const T* from = row_of(pack.rows, row) + column;
+        T* out = to.base + (pack.first_depth + row) * to.step;
+        for (int64_t i = 0; i < panels; ++i) store(out + i * L, load(from + i * L, pack.width - column - i * L));
+      }
+    }
 }
 
 template <class T>
