@@ -26,16 +26,17 @@ class BackwardNetwork {
 
   void run(int threads) {
     run_planned(
-        problem_, threads, [&](Arena& arena, const Plan& plan, Barrier* barriers) { lay_out(arena, plan, barriers); },
+        problem_, threads,
+        [&](Arena& arena, const Plan& plan, Barrier::Place* places) { lay_out(arena, plan, places); },
         [&](const Plan& plan, int) { begin(plan); }, [] { return false; },
-        [&](int thread, int team, Barrier& all) { work(thread, team, all); });
+        [&](int thread, int team, const Barrier& all) { work(thread, team, all); });
   }
 
  private:
   int64_t width() const { return spec_.num_directions * spec_.output_size(); }
   int64_t zero_count() const { return std::max({spec_.hidden_size, spec_.input_size, width()}); }
 
-  void lay_out(Arena& arena, const Plan& plan, Barrier* barriers) {
+  void lay_out(Arena& arena, const Plan& plan, Barrier::Place* places) {
     const ForwardCall<T>& call = call_.forward;
     zeros_ = arena.take<T>(zero_count());
     // The gradients between the layers, in two arrays by turns.
@@ -47,18 +48,18 @@ class BackwardNetwork {
     const std::size_t mark = arena.used();
     for (int64_t l = 0; l < spec_.num_layers; ++l) {
       arena.rewind(mark);
-      lay_out_layer(arena, l, plan, barriers);
+      lay_out_layer(arena, l, plan, places);
     }
   }
 
-  void lay_out_layer(Arena& arena, int64_t l, const Plan& plan, Barrier* barriers) {
+  void lay_out_layer(Arena& arena, int64_t l, const Plan& plan, Barrier::Place* places) {
     const ForwardCall<T>& call = call_.forward;
     BackwardLayer<T>& layer = layers_[l];
     Layer<T>& forward = layer.forward;
     const bool last = l == spec_.num_layers - 1;
     forward.plan = plan;
     forward.zeros = zeros_;
-    forward.barriers = barriers;
+    forward.places = places;
     forward.x = l == 0 ? call.x : read(tape_.inputs[l]);
     const Sequence<T> y = tape_.outputs[l].data ? tape_.outputs[l] : call.y;
     const int64_t outputs = spec_.output_size();
@@ -97,7 +98,7 @@ class BackwardNetwork {
       layer.forward.plan = {std::min(plan.directions, layer.forward.plan.directions), plan.rows, plan.units};
   }
 
-  void work(int thread, int team, Barrier& all) const {
+  void work(int thread, int team, const Barrier& all) const {
     for (int64_t l = spec_.num_layers - 1; l >= 0; --l) {
       const BackwardLayer<T>& layer = layers_[l];
       for (int64_t d = 0; d < spec_.num_directions; ++d) {
@@ -108,11 +109,11 @@ class BackwardNetwork {
           layer.forward.direction[d].panels.pack(shape, direction.weights,
                                                  share(shape.panels(shape.units), team, thread));
       }
-      all.wait(team);
+      all.wait(team, thread);
       run_backward(layer, thread);
-      all.wait(team);
+      all.wait(team, thread);
       if (layer.dx.data) finish_dx(l, thread, team);
-      all.wait(team);
+      all.wait(team, thread);
     }
   }
 

@@ -32,16 +32,17 @@ class ForwardNetwork {
 
   void run(int threads) {
     run_planned(
-        problem_, threads, [&](Arena& arena, const Plan& plan, Barrier* barriers) { lay_out(arena, plan, barriers); },
+        problem_, threads,
+        [&](Arena& arena, const Plan& plan, Barrier::Place* places) { lay_out(arena, plan, places); },
         [&](const Plan& plan, int) { begin(plan); }, [&] { return prologue_.work(0, 0); },
-        [&](int thread, int team, Barrier& all) { work(thread, team, all); });
+        [&](int thread, int team, const Barrier& all) { work(thread, team, all); });
   }
 
  private:
   int64_t width() const { return spec_.num_directions * spec_.output_size(); }
   int64_t zero_count() const { return std::max(spec_.hidden_size, spec_.output_size()); }
 
-  void lay_out(Arena& arena, const Plan& plan, Barrier* barriers) {
+  void lay_out(Arena& arena, const Plan& plan, Barrier::Place* places) {
     zeros_ = arena.take<T>(zero_count());
     // The last layer writes to the caller, the others to the tape or to two arrays by turns.
     Sequence<T> between[2]{};
@@ -56,18 +57,19 @@ class ForwardNetwork {
       Sequence<T> y = last ? call_.y : between[l % 2];
       if (last && !call_.return_sequence) y = {nullptr, 0, 0};
       if (tape_ && tape_->outputs[l].data) y = tape_->outputs[l];
-      lay_out_layer(arena, l, plan, barriers, x, y);
+      lay_out_layer(arena, l, plan, places, x, y);
       if (!last) x = read(dropped(l));
     }
     arena.rewind(arena.needed());  // behind all layers
     prologue_.lay_out(arena, plan);
   }
 
-  void lay_out_layer(Arena& arena, int64_t l, const Plan& plan, Barrier* barriers, Sequence<const T> x, Sequence<T> y) {
+  void lay_out_layer(Arena& arena, int64_t l, const Plan& plan, Barrier::Place* places, Sequence<const T> x,
+                     Sequence<T> y) {
     Layer<T>& layer = layers_[l];
     layer.plan = plan;
     layer.zeros = zeros_;
-    layer.barriers = barriers;
+    layer.places = places;
     layer.x = x;
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
       Direction<T>& direction = layer.direction[d];
@@ -96,18 +98,18 @@ class ForwardNetwork {
     prologue_.begin();
   }
 
-  void work(int thread, int team, Barrier& all) {
+  void work(int thread, int team, const Barrier& all) {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       while (prologue_.work(l, thread)) {
       }
-      if (prologue_.needed()) all.wait(team);
+      if (prologue_.needed()) all.wait(team, thread);
       run_layer(layers_[l], thread);
       const bool last = l + 1 == layers_.size();
       if (!last && thread == 0) prologue_.enter(l + 1);
-      all.wait(team);
+      all.wait(team, thread);
       if (!last && call_.masks) {
         drop_out(l, thread, team);
-        all.wait(team);
+        all.wait(team, thread);
       }
     }
     finish_output(thread, team);

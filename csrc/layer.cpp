@@ -2,7 +2,7 @@
 
 namespace rnnkern {
 
-bool assign(const Plan& plan, int64_t directions, int thread, Barrier* barriers, Worker* worker) {
+bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* places, Worker* worker) {
   if (thread >= plan.threads()) return false;
   const int crew = plan.rows * plan.units, direction = thread / crew, rank = thread % crew;
   worker->first_direction = plan.directions > 1 ? direction : 0;
@@ -11,8 +11,8 @@ bool assign(const Plan& plan, int64_t directions, int thread, Barrier* barriers,
   worker->groups = plan.rows;
   worker->unit = rank % plan.units;
   worker->units = plan.units;
-  worker->group_barrier = barriers + thread / plan.units;
-  worker->crew_barrier = barriers + plan.threads() + direction;
+  worker->group_barrier = Barrier(places + thread - worker->unit);
+  worker->crew_barrier = Barrier(places + plan.threads() + thread - rank);
   return true;
 }
 

@@ -14,22 +14,22 @@ namespace rnnkern {
 // (its crew) divide the sequences.
 struct Worker {
   int64_t first_direction, last_direction;
-  int group, groups;       // of sequences
-  int unit, units;         // of units, within the group
-  Barrier* group_barrier;  // among `units` threads
-  Barrier* crew_barrier;   // among groups * units threads
+  int group, groups;      // of sequences
+  int unit, units;        // of units, within the group
+  Barrier group_barrier;  // among `units` threads
+  Barrier crew_barrier;   // among groups * units threads
 
   int crew() const { return groups * units; }
   int rank() const { return group * units + unit; }
-  void wait_group() const { group_barrier->wait(units); }
-  void wait_crew() const { crew_barrier->wait(crew()); }
+  void wait_group() const { group_barrier.wait(units, unit); }
+  void wait_crew() const { crew_barrier.wait(crew(), rank()); }
 };
 
-// Barriers of a plan: one per group, then one per direction.
-inline int64_t barriers_needed(int threads) { return 2 * static_cast<int64_t>(threads); }
+// Places in the barriers of a plan: those of the groups, then those of the directions' crews.
+inline int barrier_places(int threads) { return 2 * threads; }
 
 // False for threads that the plan has no work for.
-bool assign(const Plan& plan, int64_t directions, int thread, Barrier* barriers, Worker* worker);
+bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* places, Worker* worker);
 
 // The rows of a batch that one group works on, and where they are. Row lists are in the batch's order, so the rows that
 // still run at a step are the first ones.

@@ -1,25 +1,25 @@
 // What forward and backward of a network share: a plan, a work space and a team.
 #pragma once
 
-#include <memory>
-
 #include "layer.hpp"
 #include "workspace.hpp"
 
 namespace rnnkern {
 
 // Runs body(thread, team, all) on a team for the problem, `all` being a barrier of its threads. Before that
-// lay_out(arena, plan, barriers) has laid out the work space for the plan that is wanted; begin(plan, team) is told,
+// lay_out(arena, plan, places) has laid out the work space for the plan that is wanted; begin(plan, team) is told,
 // once, the plan for the team that there really is; meanwhile() is called while it gathers, as by run_team.
 template <class LayOut, class Begin, class Meanwhile, class Body>
 void run_planned(const Problem& problem, int threads, LayOut&& lay_out, Begin&& begin, Meanwhile&& meanwhile,
                  Body&& body) {
   const Plan wanted = make_plan(problem, worth_waking(threads, seconds_alone(problem)));
-  const std::unique_ptr<Barrier[]> barriers(new Barrier[barriers_needed(wanted.threads()) + 1]);
-  const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, barriers.get() + 1); });
+  const int most = wanted.threads();
+  const Barrier::Places places = Barrier::places(most > 1 ? most + barrier_places(most) : 1);
+  const Barrier all(places.get());
+  const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, places.get() + most); });
   run_team(
       wanted.threads(), [&](int team) { begin(team == wanted.threads() ? wanted : make_plan(problem, team), team); },
-      meanwhile, [&](int thread, int team) { body(thread, team, barriers[0]); });
+      meanwhile, [&](int thread, int team) { body(thread, team, all); });
 }
 
 }  // namespace rnnkern

@@ -185,7 +185,8 @@ class Gathering {
 // processor yet. Ours, before it, lets that thread run.
 void run_parallel(int wanted, const Team& team) {
   Gathering gathering(wanted);
-  Barrier done;
+  const Barrier::Places places = Barrier::places(wanted);
+  const Barrier done(places.get());
 #pragma omp parallel num_threads(wanted) default(none) shared(gathering, done, team)
   {
     const FlushDenormals mode;
@@ -195,7 +196,7 @@ void run_parallel(int wanted, const Team& team) {
     else
       gathering.join(thread);
     team.body(team.context, thread, size);
-    done.wait(size);
+    done.wait(size, thread);
   }
 }
 #endif
@@ -215,15 +216,15 @@ class Call {
 
 }  // namespace
 
-void Barrier::wait(int size) {
+void Barrier::wait(int size, int rank) const {
   if (size == 1) return;
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    return;
+  Place& own = places_[rank];
+  const uint32_t waits = ++own.waits;
+  for (int round = 0, distance = 1; distance < size; ++round, distance *= 2) {
+    places_[(rank + distance) % size].told[round].store(waits, std::memory_order_release);
+    // The other one may be a wait ahead, but not two.
+    wait_until([&] { return static_cast<int32_t>(own.told[round].load(std::memory_order_acquire) - waits) >= 0; });
   }
-  wait_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
 }
 
 int process_threads() {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 namespace rnnkern {
 
@@ -15,17 +16,30 @@ const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 // while.
 int worth_waking(int wanted, double seconds);
 
-// A reusable barrier of `size` threads, the same at every wait. One thread doesn't wait; others spin, then look again
-// after short sleeps. To yield would give a whole time slice away on a busy machine; to be woken by the last one would
-// move a thread to that one's processor. A thread that sleeps by the clock stays where it is and is back at once. The
-// patience to spin is longer than such a sleep, so that one late thread doesn't send the others to sleep in turn.
+// A reusable barrier of `size` threads, the same at every wait, of which each gives its rank. By dissemination: in
+// round after round a thread tells the one 1, 2, 4, ... ranks ahead that it is there, and is told by the one as far
+// behind; so two threads wait for one way of a cache line between them, and nobody for a counter that all of them
+// change. Waiting threads spin, then look again after short sleeps. To yield would give a whole time slice away on a
+// busy machine; to be woken by the last one would move a thread to that one's processor. A thread that sleeps by the
+// clock stays where it is and is back at once. The patience to spin is longer than such a sleep, so that one late
+// thread doesn't send the others to sleep in turn.
 class Barrier {
  public:
-  void wait(int size);
+  // What one thread of a barrier is told, and how often it has waited.
+  struct Place {
+    static constexpr int kRounds = 16;
+    alignas(64) std::atomic<uint32_t> told[kRounds] = {};
+    alignas(64) uint32_t waits = 0;
+  };
+  using Places = std::unique_ptr<Place[]>;
+  static Places places(int threads) { return Places(threads > 1 ? new Place[threads] : nullptr); }
+
+  Barrier() = default;
+  explicit Barrier(Place* places) : places_(places) {}  // as many as there are threads, none for a single one
+  void wait(int size, int rank) const;
 
  private:
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  Place* places_ = nullptr;
 };
 
 // Runs body(context, thread, team) on a team of at most `wanted` threads, fewer when other calls are at work; denormals
