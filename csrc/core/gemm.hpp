@@ -160,6 +160,12 @@ struct TileTable {
   static constexpr Entries entries = fill(std::make_integer_sequence<int, rows>());
 };
 
+template <int G, class T, class B>
+RNNKERN_INLINE void fill_tile(int rows, int panels, int64_t depth, const T* const* a, int64_t step, const B& b,
+                              const Tile<T>& tile) {
+  TileTable<T, B, G>::entries.at[rows - 1][panels - 1](depth, a, step, b, tile);
+}
+
 // The largest tile, in elements.
 template <class T>
 constexpr int kTileElements = 24 * kLanes<T>;
@@ -172,24 +178,21 @@ RNNKERN_INLINE int next_block(int64_t left, int limit) {
   return static_cast<int>((left + blocks - 1) / blocks);
 }
 
-// Panel p and those after it, as a tile's operand, and how many of them may stand side by side in one.
+// What a tile multiplies with, from some panel on, and how many panels may stand side by side in it.
+template <class Operand>
+struct SideBySide {
+  Operand operand;
+  int64_t count;
+};
 template <class T>
-RNNKERN_INLINE Stream<T> from_panel(const Panels<T>& b, int gates, int64_t depth, int64_t p) {
-  const int64_t in_group = (b.first + p) % b.group, first = b.first + p - in_group, left = b.count - first;
-  const int64_t width = gates * kLanes<T>;
-  return {b.base + (first * depth + in_group) * width, smaller(left, b.group) * width};
+RNNKERN_INLINE SideBySide<Stream<T>> from_panel(const Panels<T>& b, int gates, int64_t depth, int64_t p) {
+  const int64_t in_group = (b.first + p) % b.group, first = b.first + p - in_group;
+  const int64_t width = gates * kLanes<T>, together = smaller(b.count - first, b.group);
+  return {{b.base + (first * depth + in_group) * width, together * width}, together - in_group};
 }
 template <class T>
-RNNKERN_INLINE PanelRows<T> from_panel(const PanelRows<T>& b, int, int64_t, int64_t p) {
-  return {b.rows, b.first + p * b.stride, b.stride};
-}
-template <class T>
-RNNKERN_INLINE int64_t side_by_side(const Panels<T>& b, int64_t p) {
-  return b.group - (b.first + p) % b.group;
-}
-template <class T>
-RNNKERN_INLINE int64_t side_by_side(const PanelRows<T>&, int64_t) {
-  return INT64_MAX;
+RNNKERN_INLINE SideBySide<PanelRows<T>> from_panel(const PanelRows<T>& b, int, int64_t, int64_t p) {
+  return {{b.rows, b.first + p * b.stride, b.stride}, INT64_MAX};
 }
 
 // The `place` of products whose sums are nowhere but in the tile that the hook reads.
@@ -200,21 +203,22 @@ struct InTile {
   }
 };
 
-// For the tiles that cover rows x panels, from panel p on at most panel_limit wide and limit(p) in all: sum(factors,
-// first_row, rows, first_panel, panels, tile) fills one and hook(first_row, rows, first_panel, panels, tile) reads it.
-// `a(row)` points at a row's factors.
-template <int G, class T, class RowOf, class Limit, class Sum, class Hook>
-RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, RowOf a, Limit limit, Sum sum, Hook hook) {
+// For the tiles that cover rows x panels, at most `panel_limit` wide: sum(factors, first_row, rows, first_panel,
+// panels, operand, tile) fills one and hook(first_row, rows, first_panel, panels, tile) reads it. `a(row)` points at a
+// row's factors; `from(panel)` is what to multiply with from there on.
+template <int G, class T, class RowOf, class From, class Sum, class Hook>
+RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, RowOf a, From from, Sum sum, Hook hook) {
   alignas(64) T tile[kTileElements<T>];
   constexpr int kMaxRows = TileShape<G>::max_rows;
   const int row_limit = rows < kMaxRows ? static_cast<int>(rows) : kMaxRows;
   for (int64_t p = 0; p < panels;) {
-    const int panel_count = next_block(smaller(panels - p, limit(p)), panel_limit);
+    const auto side_by_side = from(p);
+    const int panel_count = next_block(smaller(panels - p, side_by_side.count), panel_limit);
     for (int64_t r = 0; r < rows;) {
       const int row_count = next_block(rows - r, row_limit);
       const T* row[kMaxRows];
       for (int i = 0; i < row_count; ++i) row[i] = a(r + i);
-      sum(row, r, row_count, p, panel_count, tile);
+      sum(row, r, row_count, p, panel_count, side_by_side.operand, tile);
       hook(r, row_count, p, panel_count, static_cast<const T*>(tile));
       r += row_count;
     }
@@ -234,14 +238,13 @@ int panel_limit(int64_t rows) {
 template <int G, class T, class B, class RowOf, class Place, class Hook>
 RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const B& b,
                              Place place, Hook hook) {
-  using Operand = decltype(from_panel(b, G, depth, 0));
-  const auto sum = [&](const T* const* row, int64_t r, int row_count, int64_t p, int panel_count, T* tile) {
-    TileTable<T, Operand, G>::entries.at[row_count - 1][panel_count - 1](
-        depth, row, step, from_panel(b, G, depth, p),
-        place(r, row_count, p, panel_count, tile, int64_t{panel_count} * G * kLanes<T>));
+  const auto sum = [&](const T* const* row, int64_t r, int row_count, int64_t p, int panel_count, const auto& operand,
+                       T* tile) {
+    fill_tile<G, T>(row_count, panel_count, depth, row, step, operand,
+                    place(r, row_count, p, panel_count, tile, int64_t{panel_count} * G * kLanes<T>));
   };
   for_tiles<G, T>(
-      rows, panels, panel_limit<G>(rows), a, [&](int64_t p) { return side_by_side(b, p); }, sum, hook);
+      rows, panels, panel_limit<G>(rows), a, [&](int64_t p) { return from_panel(b, G, depth, p); }, sum, hook);
 }
 
 // Sums of a tile, one panel wide, of weights that are not packed: a square of each gate at a time, where it stays in
@@ -250,7 +253,6 @@ template <class T, int G>
 void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* weights, int64_t units, int64_t count,
                          T* tile) {
   constexpr int L = kLanes<T>;
-  constexpr auto& tiles = TileTable<T, Stream<const T>, G>::entries;
   const bool far = !fits_own_cache<T>(G * units * depth);
   alignas(64) T packed[L * G * L];
   int64_t k = 0;
@@ -261,11 +263,40 @@ void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* we
     for (int g = 0; g < G; ++g) {
       const T* square = weights + g * units * depth + k;
       if (far) prefetch_square(square, depth);
-      transpose_part(square, depth, count, steps, packed + g * L, G * L);
+      transpose_square(square, depth, count, steps, packed + g * L, G * L);
     }
-    tiles.at[rows - 1][0](steps, row, 1, {packed, G * L}, {tile, G * L, k > 0});
+    fill_tile<G, T>(rows, 1, steps, row, 1, Stream<const T>{packed, G * L}, {tile, G * L, k > 0});
     k += L;
   } while (k < depth);
+}
+
+// The same for a single row: the squares don't leave the registers.
+template <class T, int G>
+__attribute__((noinline)) void multiply_plain_row(int64_t depth, const T* a, const T* weights, int64_t units,
+                                                  int64_t count, T* tile) {
+  constexpr int L = kLanes<T>;
+  const bool far = !fits_shared_cache<T>(G * units * depth);
+  Vector<T> sum[G], columns[L];
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) sum[g] = Vector<T>{};
+  int64_t k = 0;
+  for (; count >= L && k + L <= depth; k += L)
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      const T* square = weights + g * units * depth + k;
+      if (far) prefetch_square(square, depth);
+      load_transposed(square, depth, columns);
+#pragma GCC unroll 16
+      for (int i = 0; i < L; ++i) sum[g] = multiply_add(broadcast<T>(a[k + i]), columns[i], sum[g]);
+    }
+  for (; k < depth; k += L)
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      load_transposed(weights + g * units * depth + k, depth, count, depth - k, columns);
+      for (int i = 0; i < L && k + i < depth; ++i) sum[g] = multiply_add(broadcast<T>(a[k + i]), columns[i], sum[g]);
+    }
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) store(tile + g * L, sum[g]);
 }
 
 // The products with the weights of gates, from `first_panel` on.
@@ -273,14 +304,26 @@ template <int G, class T, class RowOf, class Hook>
 RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t panels, int64_t units, int64_t depth,
                                    RowOf a, const GateWeights<T>& weights, Hook hook) {
   constexpr int L = kLanes<T>;
-  const Panels<const T>& b = weights.packed;
-  if (!weights.plain) return multiply<G, T>(rows, panels, depth, a, 1, b, InTile{}, hook);
-  const auto sum = [&](const T* const* row, int64_t, int row_count, int64_t p, int, T* tile) {
-    multiply_plain_tile<T, G>(depth, row, row_count, weights.plain + p * L * depth, units,
-                              units - (first_panel + p) * L, tile);
+  struct Operand {
+    Stream<const T> packed;
+    const T* plain;
   };
-  for_tiles<G, T>(
-      rows, panels, 1, a, [](int64_t) { return 1; }, sum, hook);
+  const auto from = [&](int64_t p) -> SideBySide<Operand> {
+    if (weights.plain) return {{{nullptr, 0}, weights.plain + p * L * depth}, 1};
+    const auto [packed, count] = from_panel(weights.packed, G, depth, p);
+    return {{packed, nullptr}, count};
+  };
+  const auto sum = [&](const T* const* row, int64_t, int row_count, int64_t p, int panel_count, const Operand& b,
+                       T* tile) {
+    const int64_t count = units - (first_panel + p) * L;
+    if (!b.plain)
+      fill_tile<G, T>(row_count, panel_count, depth, row, 1, b.packed, {tile, int64_t{panel_count} * G * L, false});
+    else if (row_count == 1)
+      multiply_plain_row<T, G>(depth, row[0], b.plain, units, count, tile);
+    else
+      multiply_plain_tile<T, G>(depth, row, row_count, b.plain, units, count, tile);
+  };
+  for_tiles<G, T>(rows, panels, panel_limit<G>(rows), a, from, sum, hook);
 }
 
 }  // namespace

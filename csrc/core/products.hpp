@@ -132,13 +132,13 @@ void pack_columns(const PackColumns<T>& pack) {
   constexpr int L = kLanes<T>;
   const bool far = !fits_own_cache<T>(pack.gates * pack.units * pack.depth);
   for (int64_t panel = pack.first_panel; panel < pack.first_panel + pack.panels; ++panel) {
-    const auto out = from_panel(pack.out, pack.gates, pack.depth, panel - pack.first_panel);
+    const Stream<T> out = from_panel(pack.out, pack.gates, pack.depth, panel - pack.first_panel).operand;
     const int64_t count = pack.units - panel * L;
     for (int gate = 0; gate < pack.gates; ++gate) {
       const T* rows = pack.weights + (gate * pack.units + panel * L) * pack.depth;
       for (int64_t k = 0; k < pack.depth; k += L) {
         if (far) prefetch_square(rows + k, pack.depth);
-        transpose_part(rows + k, pack.depth, count, pack.depth - k, out.base + k * out.step + gate * L, out.step);
+        transpose_square(rows + k, pack.depth, count, pack.depth - k, out.base + k * out.step + gate * L, out.step);
       }
     }
   }
@@ -149,12 +149,12 @@ void pack_rows(const PackRows<T>& pack) {
   constexpr int L = kLanes<T>, kRows = 16;  // at a time, which stay in a cache from one group of panels to the next
   for (int64_t k = 0; k < pack.count; k += kRows)
     for (int64_t p = 0, panels; p < pack.panels; p += panels) {
-      panels = smaller(side_by_side(pack.out, p), pack.panels - p);
-      const Stream<T> to = from_panel(pack.out, 1, pack.panel_depth, p);
+      const auto to = from_panel(pack.out, 1, pack.panel_depth, p);
+      panels = smaller(to.count, pack.panels - p);
       const int64_t column = (pack.out.first + p) * L;
       for (int64_t row = k; row < smaller(k + kRows, pack.count); ++row) {
         const T* from = row_of(pack.rows, row) + column;
-        T* out = to.base + (pack.first_depth + row) * to.step;
+        T* out = to.operand.base + (pack.first_depth + row) * to.operand.step;
         for (int64_t i = 0; i < panels; ++i) store(out + i * L, load(from + i * L, pack.width - column - i * L));
       }
     }

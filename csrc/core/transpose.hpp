@@ -42,35 +42,48 @@ RNNKERN_INLINE void transpose(Vector<T>* rows) {
   if constexpr (distance > 1) transpose<T, distance / 2>(rows);
 }
 
-// Rows `from_stride` apart become columns of rows `to_stride` apart. An instruction set may have a better way: a
-// function of this name for its type.
+// A square whose rows are `stride` apart, by columns. An instruction set may have a better way: a function of this name
+// for its type.
 template <class T>
-RNNKERN_INLINE void transpose_square(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
-  constexpr int L = kLanes<T>;
-  Vector<T> square[L];
+RNNKERN_INLINE void load_transposed(const T* from, int64_t stride, Vector<T>* columns) {
 #pragma GCC unroll 16
-  for (int i = 0; i < L; ++i) square[i] = load(from + i * from_stride);
-  transpose<T>(square);
-#pragma GCC unroll 16
-  for (int i = 0; i < L; ++i) store(to + i * to_stride, square[i]);
+  for (int i = 0; i < kLanes<T>; ++i) columns[i] = load(from + i * stride);
+  transpose<T>(columns);
 }
 
-// The same of the first `rows` rows and `columns` columns, at most a square: zeros in the lanes beyond.
+// The same of the first `rows` rows and `count` columns, at most a square: zeros in the lanes and the columns beyond.
 template <class T>
-RNNKERN_INLINE void transpose_part(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to,
-                                   int64_t to_stride) {
+RNNKERN_INLINE void load_transposed(const T* from, int64_t stride, int64_t rows, int64_t count, Vector<T>* columns) {
   constexpr int L = kLanes<T>;
-  if (rows >= L && columns >= L) return transpose_square(from, from_stride, to, to_stride);
-  Vector<T> square[L];
-  for (int i = 0; i < L; ++i) square[i] = i < rows ? load(from + i * from_stride, columns) : Vector<T>{};
-  transpose<T>(square);
-  for (int i = 0; i < L && i < columns; ++i) store(to + i * to_stride, square[i]);
+  if (rows >= L && count >= L) return load_transposed(from, stride, columns);
+  for (int i = 0; i < L; ++i) columns[i] = i < rows ? load(from + i * stride, count) : Vector<T>{};
+  transpose<T>(columns);
+}
+
+// The columns come to stand as rows, `to_stride` apart.
+template <class T>
+RNNKERN_INLINE void transpose_square(const T* from, int64_t stride, int64_t rows, int64_t count, T* to,
+                                     int64_t to_stride) {
+  constexpr int L = kLanes<T>;
+  Vector<T> columns[L];
+  load_transposed(from, stride, rows, count, columns);
+  if (count >= L)
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) store(to + i * to_stride, columns[i]);
+  else
+    for (int i = 0; i < count; ++i) store(to + i * to_stride, columns[i]);
 }
 
 // Whether a matrix may be in a core's own cache.
 template <class T>
 RNNKERN_INLINE bool fits_own_cache(int64_t elements) {
   return elements * static_cast<int64_t>(sizeof(T)) <= int64_t{512} << 10;
+}
+
+// Whether it may be in the cache that cores share.
+template <class T>
+RNNKERN_INLINE bool fits_shared_cache(int64_t elements) {
+  return elements * static_cast<int64_t>(sizeof(T)) <= int64_t{8} << 20;
 }
 
 // Fetches the square after the next one, for matrices that are not: the hardware does not follow that many rows.

@@ -30,8 +30,6 @@ inline Double8 multiply_add(Double8 a, Double8 b, Double8 c) { return by_halves<
 }  // namespace
 }  // namespace rnnkern
 
-#include "transpose_avx.hpp"
-
 #define RNNKERN_IN_REGISTER(vector) (void)vector
 #include "../core/partial.hpp"
 #include "../core/table.hpp"

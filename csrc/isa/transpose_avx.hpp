@@ -1,6 +1,5 @@
-// The transpose of a square of floats where there is AVX, for vectors of one or two halves of eight: rows are put
-// together from loads of four columns, which leaves two shuffles, within quarters, of four. To be included before
-// core/.
+// The transpose of a square of floats where there is AVX: rows are put together from loads of four columns, which
+// leaves two shuffles, within quarters, of four. To be included before core/.
 #pragma once
 
 #include <immintrin.h>
@@ -10,25 +9,47 @@
 namespace rnnkern {
 namespace {
 
-inline __m256 four_columns(const float* upper, const float* lower) {
-  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)), _mm_loadu_ps(lower), 1);
-}
+#if defined(__AVX512F__)
+using Floats = __m512;
 
-inline void transpose_square(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+// Four columns of every fourth row.
+inline Floats four_columns(const float* from, int64_t stride) {
+  Floats rows = _mm512_castps128_ps512(_mm_loadu_ps(from));
+  rows = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 4 * stride), 1);
+  rows = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 8 * stride), 2);
+  return _mm512_insertf32x4(rows, _mm_loadu_ps(from + 12 * stride), 3);
+}
+// With a mask of everything: GCC 12 warns of what the intrinsics without one are made of.
+inline Floats interleave_low(Floats a, Floats b) { return _mm512_maskz_unpacklo_ps(0xffff, a, b); }
+inline Floats interleave_high(Floats a, Floats b) { return _mm512_maskz_unpackhi_ps(0xffff, a, b); }
+inline Floats low_pairs(Floats a, Floats b) { return _mm512_maskz_shuffle_ps(0xffff, a, b, 0x44); }
+inline Floats high_pairs(Floats a, Floats b) { return _mm512_maskz_shuffle_ps(0xffff, a, b, 0xee); }
+#else
+using Floats = __m256;
+
+inline Floats four_columns(const float* from, int64_t stride) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 4 * stride), 1);
+}
+inline Floats interleave_low(Floats a, Floats b) { return _mm256_unpacklo_ps(a, b); }
+inline Floats interleave_high(Floats a, Floats b) { return _mm256_unpackhi_ps(a, b); }
+inline Floats low_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0x44); }
+inline Floats high_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0xee); }
+#endif
+
+inline __attribute__((always_inline)) void load_transposed(const float* from, int64_t stride, Floats* columns) {
   constexpr int kLanes = kVectorBytes / 4;
-  for (int column = 0; column < kLanes; column += 4)
-    for (int row = 0; row < kLanes; row += 8) {
-      const float* at = from + row * from_stride + column;
-      __m256 rows[4];
-      for (int i = 0; i < 4; ++i) rows[i] = four_columns(at + i * from_stride, at + (i + 4) * from_stride);
-      const __m256 low[2] = {_mm256_unpacklo_ps(rows[0], rows[1]), _mm256_unpacklo_ps(rows[2], rows[3])};
-      const __m256 high[2] = {_mm256_unpackhi_ps(rows[0], rows[1]), _mm256_unpackhi_ps(rows[2], rows[3])};
-      float* out = to + column * to_stride + row;
-      _mm256_storeu_ps(out, _mm256_shuffle_ps(low[0], low[1], 0x44));
-      _mm256_storeu_ps(out + to_stride, _mm256_shuffle_ps(low[0], low[1], 0xee));
-      _mm256_storeu_ps(out + 2 * to_stride, _mm256_shuffle_ps(high[0], high[1], 0x44));
-      _mm256_storeu_ps(out + 3 * to_stride, _mm256_shuffle_ps(high[0], high[1], 0xee));
-    }
+#pragma GCC unroll 4
+  for (int column = 0; column < kLanes; column += 4) {
+    Floats rows[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) rows[i] = four_columns(from + i * stride + column, stride);
+    const Floats low[2] = {interleave_low(rows[0], rows[1]), interleave_low(rows[2], rows[3])};
+    const Floats high[2] = {interleave_high(rows[0], rows[1]), interleave_high(rows[2], rows[3])};
+    columns[column] = low_pairs(low[0], low[1]);
+    columns[column + 1] = high_pairs(low[0], low[1]);
+    columns[column + 2] = low_pairs(high[0], high[1]);
+    columns[column + 3] = high_pairs(high[0], high[1]);
+  }
 }
 
 }  // namespace
