@@ -7,12 +7,12 @@
 namespace rnnkern {
 namespace {
 
-// Rough figures of a current processor: they decide splits, not results.
-constexpr double kFlops = 80e9;            // multiply-adds of float32, per core and second, times two
-constexpr double kCacheBandwidth = 80e9;   // bytes of weights a second from a core's own cache
+// Rough figures of a current processor: they decide splits, not results. Longer vectors come with wider caches.
+constexpr double kFlops = 10e9;            // multiply-adds per lane, core and second, times two
+constexpr double kCacheBandwidth = 2.5e9;  // bytes of weights a second from a core's own cache, per byte of a vector
 constexpr double kSharedBandwidth = 50e9;  // and from the one that cores share
 constexpr double kOwnCache = 700e3;        // bytes of weights that stay in a core's own cache
-constexpr double kActivation = 1e-9;       // seconds
+constexpr double kActivation = 8e-9;       // seconds of a vector
 #ifdef RNNKERN_EAGER_TEAMS                 // for tests: small problems are split, too
 constexpr double kBarrier = 0, kTeam = 0, kTransfer = 1e30;
 #else
@@ -22,18 +22,20 @@ constexpr double kTransfer = 3e9;  // bytes a second that another core has just 
 #endif
 
 double seconds(const Problem& p, const Plan& plan) {
-  const double width = static_cast<double>(p.element_size) / 4;  // relative to float32
+  const double lanes = static_cast<double>(p.lanes), flops = kFlops * lanes;
+  const double own_cache = kCacheBandwidth * lanes * p.element_size;
   const int64_t panels = divide_up(p.hidden_size, p.lanes);
   const double units = static_cast<double>(divide_up(panels, plan.units) * p.lanes);
   const double rows = static_cast<double>(p.total_steps) / std::max<int64_t>(p.steps, 1) / plan.rows;
   const double own_rows = std::max(rows, 1.0);
   const double recurrent = units * p.gates * p.output_size, input = units * p.gates * p.input_size;
   const double bytes = recurrent * p.element_size;
-  const double read = bytes / (bytes < kOwnCache ? kCacheBandwidth : kSharedBandwidth);
+  const double read = bytes / (bytes < kOwnCache ? own_cache : kSharedBandwidth);
   const double passes = p.backward ? 3 : 1;
-  const double step = passes * std::max(read, 2 * recurrent * own_rows * width / kFlops) +
-                      passes * 2 * input * own_rows * width / kFlops +
-                      (p.gates + 1) * units * own_rows * width * kActivation + (plan.units > 1 ? kBarrier : 0);
+  const double products = 2 * own_rows / flops;  // seconds per weight
+  const double step = std::max(read, products * recurrent) + (passes - 1) * products * recurrent +
+                      passes * products * input + (p.gates + 1) * units * own_rows * kActivation / lanes +
+                      (plan.units > 1 ? kBarrier : 0);
   // Threads that share units pack for each other, those that share sequences hand each other h at every step.
   const double packed = p.live ? units * p.gates * (p.input_size + p.output_size) * (1 - 1.0 / plan.rows) : 0;
   const double handed = p.backward ? 0 : own_rows * p.output_size * (1 - 1.0 / plan.units);

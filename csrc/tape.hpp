@@ -22,10 +22,11 @@ class Tape {
   std::vector<Kept<T>> kept;         // per part (layer and direction)
   std::vector<Sequence<T>> outputs;  // per layer; data nullptr: the caller's y
   std::vector<Sequence<T>> inputs;   // per layer but the first: its input, after dropout
-  std::size_t bytes() const { return block_.size(); }
+  std::size_t bytes() const { return bytes_; }
 
  private:
-  Block block_;
+  RecycledBlock block_;
+  std::size_t bytes_ = 0;  // of the block
 };
 
 }  // namespace rnnkern

@@ -4,7 +4,9 @@
 #include <sys/mman.h>
 #endif
 
+#include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -13,8 +15,11 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20, kPage = 4096, kCacheLine = 64;
 constexpr std::size_t kKeep = std::size_t{64} << 20;
+constexpr std::size_t kAtHand = std::size_t{128} << 10;  // the allocator keeps less than this itself
 
 thread_local Block kept;
+
+std::atomic<Block*> given_up{nullptr};
 
 }  // namespace
 
@@ -51,6 +56,19 @@ Workspace::Workspace(std::size_t bytes) : block_(std::move(kept)) {
 
 Workspace::~Workspace() {
   if (block_.data() && block_.size() <= kKeep) kept = std::move(block_);
+}
+
+RecycledBlock::RecycledBlock(std::size_t bytes) {
+  if (bytes >= kAtHand) {
+    const std::unique_ptr<Block> last(given_up.exchange(nullptr));
+    if (last && last->size() >= bytes && last->size() <= bytes + bytes / 2) block_ = std::move(*last);
+  }
+  if (block_.size() < bytes) block_ = Block(bytes);
+}
+
+RecycledBlock::~RecycledBlock() {
+  if (block_.size() < kAtHand || block_.size() > kKeep) return;
+  delete given_up.exchange(new (std::nothrow) Block(std::move(block_)));
 }
 
 }  // namespace rnnkern

@@ -67,6 +67,22 @@ class Workspace {
   Block block_;
 };
 
+// A block that outlives its call, and whose owner may live on any thread. The process keeps the last one that was given
+// up, of at most 64 MiB, for the next one that it is large enough for, and not much too large: so a training loop does
+// not have the system clear new pages at every step.
+class RecycledBlock {
+ public:
+  RecycledBlock() = default;
+  explicit RecycledBlock(std::size_t bytes);
+  RecycledBlock(RecycledBlock&&) noexcept = default;
+  RecycledBlock& operator=(RecycledBlock&&) noexcept = default;
+  ~RecycledBlock();
+  char* data() const { return block_.data(); }
+
+ private:
+  Block block_;
+};
+
 // Runs `layout(arena)` twice: to measure, and on the calling thread's work space, which the result holds.
 template <class Layout>
 Workspace lay_out(Layout&& layout) {
