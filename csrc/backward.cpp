@@ -437,7 +437,7 @@ class BackwardRunner {
 template <class T>
 void run_backward(const BackwardLayer<T>& layer, int thread) {
   Worker worker;
-  if (!assign(layer.forward.plan, layer.forward.directions, thread, layer.forward.places, &worker)) return;
+  if (!assign(layer.forward.plan, layer.forward.directions, thread, layer.forward.barrier_places, &worker)) return;
   for (int64_t d = worker.first_direction; d < worker.last_direction; ++d)
     BackwardRunner<T>(layer, worker, d, thread).run();
 }

@@ -34,7 +34,7 @@ struct BackwardDirection {
   T* dc;          // (B, H)
   T* dcell;       // (B, H): the gradient of h before its projection
   T* dinner;      // (B, H): of two-stage cells
-  T* dgates;      // block: (slots * H)
+  T* dgates;      // block: (slots * H), dgates_stride apart
   T* dprojected;  // block: (O), the whole gradient of what the projection makes, before the softmax
   T* inner;       // block: (H), what the second product multiplied
   T* saved;       // block: the recomputed values

@@ -59,7 +59,7 @@ class BackwardNetwork {
     const bool last = l == spec_.num_layers - 1;
     forward.plan = plan;
     forward.zeros = zeros_;
-    forward.places = places;
+    forward.barrier_places = places;
     forward.x = l == 0 ? call.x : read(tape_.inputs[l]);
     const Sequence<T> y = tape_.outputs[l].data ? tape_.outputs[l] : call.y;
     const int64_t outputs = spec_.output_size();

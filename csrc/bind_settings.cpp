@@ -40,7 +40,7 @@ py::array evaluate(MathFunction function, const py::array& x, const KernelTable&
   const int64_t count = from.size();
   const py::gil_scoped_release release;
   run_team(
-      1, [](int) {}, [&](int, int) { kernels_of<T>(table).evaluate(function, in, out, count); });
+      1, [](int) {}, [&](int, int, const Barrier&) { kernels_of<T>(table).evaluate(function, in, out, count); });
   return to;
 }
 

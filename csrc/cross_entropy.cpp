@@ -42,13 +42,11 @@ class Run {
                         call.classes)),
         positions_(chunk_positions()),
         stride_(divide_up(positions_, lanes_) * lanes_),
-        workspace_(rnnkern::lay_out([&](Arena& arena) { lay_out(arena, threads); })),
-        places_(Barrier::places(threads)),
-        barrier_(places_.get()) {}
+        workspace_(rnnkern::lay_out([&](Arena& arena) { lay_out(arena, threads); })) {}
 
   double run(int threads) {
     run_team(
-        threads, [](int) {}, [&](int thread, int team) { work(thread, team); });
+        threads, [](int) {}, [&](int thread, int team, const Barrier& all) { work(thread, team, all); });
     return static_cast<double>(loss_);
   }
 
@@ -78,27 +76,27 @@ class Run {
     if (call_.gradients) packed_rows_ = arena.take<const T*>(threads * depth_);
   }
 
-  void work(int thread, int team) {
+  void work(int thread, int team, const Barrier& all) {
     if (call_.gradients) clear_dh(thread, team);
     for (int64_t first = 0; first < call_.count; first += positions_) {
       const Chunk chunk{first, std::min(positions_, call_.count - first)};
       const Range own = share(chunk.size, team, thread, lanes_), blocks = share(blocks_, team, thread);
       gather(chunk, own);
-      barrier_.wait(team, thread);
+      all.wait(team, thread);
       if (blocks_ >= kBlocksEach * team)
         for (int64_t block = blocks.first; block < blocks.last; ++block)
           make_logits(chunk, block, {0, chunk.size}, thread);
       else if (own.size() > 0)
         for (int64_t block = 0; block < blocks_; ++block) make_logits(chunk, block, own, thread);
-      barrier_.wait(team, thread);
+      all.wait(team, thread);
       finish_losses(chunk, own);
       if (!call_.gradients) continue;
-      barrier_.wait(team, thread);
+      all.wait(team, thread);
       for (int64_t block = blocks.first; block < blocks.last; ++block) make_dweight(chunk, block);
-      barrier_.wait(team, thread);
+      all.wait(team, thread);
       make_dh(chunk, thread, team);
     }
-    barrier_.wait(team, thread);
+    all.wait(team, thread);
     if (thread > 0) return;
     const double sum = std::accumulate(losses_, losses_ + call_.count, 0.0);
     loss_ = static_cast<T>(call_.mean ? sum / static_cast<double>(call_.count) : sum);
@@ -254,8 +252,6 @@ class Run {
   const T** packed_rows_ = nullptr;
   int64_t scratch_size_ = 0;
   Workspace workspace_;
-  const Barrier::Places places_;
-  const Barrier barrier_;
   T loss_ = 0;
 };
 

@@ -215,7 +215,7 @@ void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64
 template <class T>
 void run_layer(const Layer<T>& layer, int thread) {
   Worker worker;
-  if (!assign(layer.plan, layer.directions, thread, layer.places, &worker)) return;
+  if (!assign(layer.plan, layer.directions, thread, layer.barrier_places, &worker)) return;
   int64_t* lists = layer.row_lists + thread * layer.row_list_size();
   for (int64_t d = worker.first_direction; d < worker.last_direction; ++d) run_direction(layer, worker, d, lists);
 }

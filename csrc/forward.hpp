@@ -47,7 +47,7 @@ struct Layer {
   Direction<T> direction[2]{};
   const T* zeros = nullptr;      // as many as the widest row that they stand for
   int64_t* row_lists = nullptr;  // per thread: row_list_size
-  Barrier::Place* places = nullptr;
+  Barrier::Place* barrier_places = nullptr;
 
   int64_t blocks() const { return divide_up(batch->steps(), block_steps); }
   int64_t block_rows() const { return block_steps * batch->size(); }

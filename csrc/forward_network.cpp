@@ -69,7 +69,7 @@ class ForwardNetwork {
     Layer<T>& layer = layers_[l];
     layer.plan = plan;
     layer.zeros = zeros_;
-    layer.places = places;
+    layer.barrier_places = places;
     layer.x = x;
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
       Direction<T>& direction = layer.direction[d];

@@ -8,7 +8,8 @@
 
 namespace rnnkern {
 
-// Panels in a group, by gates: about as many vectors as there must be sums at the same time to keep the processor busy.
+// Panels in a group, by gates: as many sums at the same time, at least, as read weights as fast as a second cache gives
+// them.
 constexpr int kGroupPanels[] = {0, 4, 4, 4, 2};
 
 // The cells, as compiled: the usual options fused, everything else on the general path.

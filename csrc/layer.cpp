@@ -11,6 +11,7 @@ bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* pl
   worker->groups = plan.rows;
   worker->unit = rank % plan.units;
   worker->units = plan.units;
+  if (plan.threads() == 1) return true;  // waits for nobody
   worker->group_barrier = Barrier(places + thread - worker->unit);
   worker->crew_barrier = Barrier(places + plan.threads() + thread - rank);
   return true;

@@ -25,8 +25,8 @@ struct Worker {
   void wait_crew() const { crew_barrier.wait(crew(), rank()); }
 };
 
-// Places in the barriers of a plan: those of the groups, then those of the directions' crews.
-inline int barrier_places(int threads) { return 2 * threads; }
+// Places in the barriers of a plan, if there are any: those of the groups, then those of the directions' crews.
+inline int barrier_places(const Plan& plan) { return plan.threads() > 1 ? 2 * plan.threads() : 0; }
 
 // False for threads that the plan has no work for.
 bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* places, Worker* worker);

@@ -13,13 +13,11 @@ template <class LayOut, class Begin, class Meanwhile, class Body>
 void run_planned(const Problem& problem, int threads, LayOut&& lay_out, Begin&& begin, Meanwhile&& meanwhile,
                  Body&& body) {
   const Plan wanted = make_plan(problem, worth_waking(threads, seconds_alone(problem)));
-  const int most = wanted.threads();
-  const Barrier::Places places = Barrier::places(most > 1 ? most + barrier_places(most) : 1);
-  const Barrier all(places.get());
-  const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, places.get() + most); });
+  const Barrier::Places places = Barrier::places(barrier_places(wanted));
+  const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, places.get()); });
   run_team(
       wanted.threads(), [&](int team) { begin(team == wanted.threads() ? wanted : make_plan(problem, team), team); },
-      meanwhile, [&](int thread, int team) { body(thread, team, all); });
+      meanwhile, body);
 }
 
 }  // namespace rnnkern

@@ -170,8 +170,8 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
 }
 
 // Packing is worth it for a matrix whose rows are longer than this, in bytes, and which is read so often at least; more
-// often where it is larger than a core's own cache.
-constexpr int64_t kShortRow = 256, kUsesWorthPacking = 16, kOwnCache = int64_t{2} << 20;
+// often where it is large, in bytes.
+constexpr int64_t kShortRow = 256, kUsesWorthPacking = 16, kLarge = int64_t{2} << 20;
 
 template <class T>
 void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weights<const T>& weights, bool with_input,
@@ -182,8 +182,7 @@ void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weigh
   const auto matrix = [&](bool in_order, const T* rows, int64_t width, int64_t depth) {
     const bool can = in_order && width % shape.lanes() == 0 && shape.coupling == Coupling::none;
     const int64_t size = sizeof(T), uses = batch.steps() + batch.total() / 16;
-    const bool worth =
-        width * size > kShortRow && uses >= kUsesWorthPacking * (width * depth * size > kOwnCache ? 3 : 1);
+    const bool worth = width * size > kShortRow && uses >= kUsesWorthPacking * (width * depth * size > kLarge ? 3 : 1);
     const int64_t panels = shape.panels(width);
     if (can && !worth) return Matrix{nullptr, {rows, panels, 0, panels}};
     T* memory = arena.take<T>(shape.padded(width) * depth);
@@ -241,7 +240,7 @@ Packed<T>::Packed(const Spec& spec, const KernelTable& table, const Weights<cons
   };
   block_ = Block(lay_out(Arena()));
   lay_out(Arena(block_.data()));
-  auto pack = [&](int thread, int team) {
+  auto pack = [&](int thread, int team, const Barrier&) {
     for (std::size_t part = 0; part < parts_.size(); ++part) {
       const Shape<T> shape = shape_of(part);
       parts_[part].pack(shape, weights[part], share(shape.panels(shape.units), team, thread));

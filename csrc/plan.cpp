@@ -16,14 +16,14 @@ constexpr double kActivation = 8e-9;       // seconds of a vector
 #ifdef RNNKERN_EAGER_TEAMS                 // for tests: small problems are split, too
 constexpr double kBarrier = 0, kTeam = 0, kTransfer = 1e30;
 #else
-constexpr double kBarrier = 0.4e-6;
+constexpr double kBarrier = 0.3e-6;
 constexpr double kTeam = 4e-6;     // what a team costs at all
 constexpr double kTransfer = 3e9;  // bytes a second that another core has just written
 #endif
 
 double seconds(const Problem& p, const Plan& plan) {
   const double lanes = static_cast<double>(p.lanes), flops = kFlops * lanes;
-  const double own_cache = kCacheBandwidth * lanes * p.element_size;
+  const double own_cache = std::max(kCacheBandwidth * lanes * p.element_size, kSharedBandwidth);
   const int64_t panels = divide_up(p.hidden_size, p.lanes);
   const double units = static_cast<double>(divide_up(panels, plan.units) * p.lanes);
   const double rows = static_cast<double>(p.total_steps) / std::max<int64_t>(p.steps, 1) / plan.rows;

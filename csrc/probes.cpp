@@ -34,7 +34,7 @@ Block zeros(std::size_t bytes) {
   }
 }
 
-// The shortest time that all threads together take for `rounds` rounds of work(memory, rounds, thread), divided by the
+// The shortest time that all threads together take for `rounds` rounds of work(memory, rounds, meet), divided by the
 // rounds; `bytes` of memory for each thread. Barriers keep the repeats together, but are not in the time.
 template <class Work>
 double seconds_a_round(int threads, std::size_t bytes, Work work) {
@@ -46,26 +46,25 @@ double seconds_a_round(int threads, std::size_t bytes, Work work) {
   };
   std::vector<Stamps> stamps(threads);
   std::atomic<bool> failed{false};
-  const Barrier::Places places = Barrier::places(threads);
-  const Barrier barrier(places.get());
   int64_t rounds = 1;
   bool goes_on = true;
   double best = 0;
   int size = 0;
   run_team(
       threads, [&](int team) { size = team; },
-      [&](int thread, int team) {
+      [&](int thread, int team, const Barrier& all) {
+        const auto meet = [&] { all.wait(team, thread); };
         const Block memory = zeros(bytes);
         if (memory.size() < bytes) failed.store(true);
-        barrier.wait(team, thread);
+        meet();
         if (failed.load() || team < threads) return;
         int repeats = 0;
         for (const auto begin = Clock::now(); goes_on;) {
-          barrier.wait(team, thread);
+          meet();
           stamps[thread].start = Clock::now();
-          work(memory.data(), rounds, thread);
+          work(memory.data(), rounds, meet);
           stamps[thread].end = Clock::now();
-          barrier.wait(team, thread);
+          meet();
           if (thread == 0) {
             Stamps all = stamps[0];
             for (const Stamps& one : stamps) all = {std::min(all.start, one.start), std::max(all.end, one.end)};
@@ -78,7 +77,7 @@ double seconds_a_round(int threads, std::size_t bytes, Work work) {
               goes_on = repeats < kLeastRepeats || between(begin, stamps[0].end) < kInAll;
             }
           }
-          barrier.wait(team, thread);
+          meet();
         }
       });
   if (failed.load()) throw std::bad_alloc();
@@ -104,24 +103,24 @@ double measure(Probe probe, const KernelTable& table, int threads, std::size_t b
   const T half = T(0.5);
   const auto each = [&](std::size_t size, auto work) { return seconds_a_round(threads, size, work); };
   const auto activation = [&](MathFunction function) {
-    return threads * kActivations / each(2 * kActivations * sizeof(T), [&](void* memory, int64_t rounds, int) {
+    return threads * kActivations / each(2 * kActivations * sizeof(T), [&](void* memory, int64_t rounds, auto) {
              T* x = static_cast<T*>(memory);
              for (int i = 0; i < kActivations; ++i) x[i] = T(i - kActivations / 2) / (kActivations / 8);
              for (int64_t i = 0; i < rounds; ++i) kernels.evaluate(function, x, x + kActivations, kActivations);
            });
   };
   const auto activation_latency = [&](MathFunction function) {
-    return each(0, [&](void*, int64_t rounds, int) { use(probes.activation_chain(function, half, rounds)); });
+    return each(0, [&](void*, int64_t rounds, auto) { use(probes.activation_chain(function, half, rounds)); });
   };
   switch (probe) {
     case Probe::multiply_add:
       return 2.0 * threads * kernels.lanes * probes.chains /
-             each(0, [&](void*, int64_t rounds, int) { use(probes.multiply_adds(half, half, rounds)); });
+             each(0, [&](void*, int64_t rounds, auto) { use(probes.multiply_adds(half, half, rounds)); });
     case Probe::read: {
       const int64_t block = probes.read_block * static_cast<int64_t>(sizeof(T));
       const int64_t blocks = std::max<int64_t>(1, static_cast<int64_t>(bytes) / block);
       return static_cast<double>(threads) * static_cast<double>(blocks * block) /
-             each(blocks * block, [&](void* memory, int64_t rounds, int) {
+             each(blocks * block, [&](void* memory, int64_t rounds, auto) {
                use(probes.read(static_cast<const T*>(memory), blocks * probes.read_block, rounds));
              });
     }
@@ -130,14 +129,12 @@ double measure(Probe probe, const KernelTable& table, int threads, std::size_t b
     case Probe::tanh:
       return activation(MathFunction::tanh);
     case Probe::barrier: {
-      const Barrier::Places places = Barrier::places(threads);
-      const Barrier barrier(places.get());
-      return each(0, [&](void*, int64_t rounds, int thread) {
-        for (int64_t i = 0; i < rounds; ++i) barrier.wait(threads, thread);
+      return each(0, [&](void*, int64_t rounds, auto meet) {
+        for (int64_t i = 0; i < rounds; ++i) meet();
       });
     }
     case Probe::multiply_add_latency:
-      return each(0, [&](void*, int64_t rounds, int) { use(probes.multiply_add_chain(half, half, rounds)); });
+      return each(0, [&](void*, int64_t rounds, auto) { use(probes.multiply_add_chain(half, half, rounds)); });
     case Probe::sigmoid_latency:
       return activation_latency(MathFunction::sigmoid);
     case Probe::tanh_latency:

@@ -29,7 +29,7 @@ class Prologue {
   bool needed() const { return weights_ || layers_[0].direction[0].input_made; }
 
  private:
-  // As many as a register tile has side by side.
+  // About four vectors wide.
   int64_t most_panels() const { return divide_up(4, layers_[0].shape.info().gates); }
   int crew() const { return layers_[0].plan.rows * layers_[0].plan.units; }
   void work(const Layer<T>& layer, int64_t direction, Portions::Piece piece, const Weights<const T>* weights,

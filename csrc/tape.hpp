@@ -26,7 +26,7 @@ class Tape {
 
  private:
   RecycledBlock block_;
-  std::size_t bytes_ = 0;  // of the block
+  std::size_t bytes_ = 0;  // of all that is in it; 0 in the caller's memory
 };
 
 }  // namespace rnnkern

@@ -112,14 +112,15 @@ const int fork_guard = pthread_atfork(nullptr, nullptr, in_forked_child);
 struct Team {
   void (*prepare)(void*, int);
   bool (*meanwhile)(void*);
-  void (*body)(void*, int, int);
+  void (*body)(void*, int, int, const Barrier&);
   void* context;
+  Barrier all;
 };
 
 void run_alone(const Team& team) {
   const FlushDenormals mode;
   team.prepare(team.context, 1);
-  team.body(team.context, 0, 1);
+  team.body(team.context, 0, 1, team.all);
 }
 
 // Spins for a while, then looks again after short sleeps and what else there is to do.
@@ -185,9 +186,7 @@ class Gathering {
 // processor yet. Ours, before it, lets that thread run.
 void run_parallel(int wanted, const Team& team) {
   Gathering gathering(wanted);
-  const Barrier::Places places = Barrier::places(wanted);
-  const Barrier done(places.get());
-#pragma omp parallel num_threads(wanted) default(none) shared(gathering, done, team)
+#pragma omp parallel num_threads(wanted) default(none) shared(gathering, team)
   {
     const FlushDenormals mode;
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
@@ -195,8 +194,8 @@ void run_parallel(int wanted, const Team& team) {
       gathering.lead(size, team);
     else
       gathering.join(thread);
-    team.body(team.context, thread, size);
-    done.wait(size, thread);
+    team.body(team.context, thread, size, team.all);
+    team.all.wait(size, thread);
   }
 }
 #endif
@@ -258,11 +257,12 @@ int worth_waking(int wanted, double seconds) {
   return start - busy_since.load(std::memory_order_relaxed) < a_while ? 1 : wanted;
 }
 
-void run_team(int wanted, void (*prepare)(void*, int), bool (*meanwhile)(void*), void (*body)(void*, int, int),
-              void* context) {
-  const Team team{prepare, meanwhile, body, context};
+void run_team(int wanted, void (*prepare)(void*, int), bool (*meanwhile)(void*),
+              void (*body)(void*, int, int, const Barrier&), void* context) {
   const Call call;
   wanted = call.share(wanted);
+  const Barrier::Places places = Barrier::places(wanted);
+  const Team team{prepare, meanwhile, body, context, Barrier(places.get())};
 #ifdef _OPENMP
   if (wanted > 1) {
     if (!forked.load()) return run_parallel(wanted, team);

@@ -27,7 +27,7 @@ class Barrier {
  public:
   // What one thread of a barrier is told, and how often it has waited.
   struct Place {
-    static constexpr int kRounds = 16;
+    static constexpr int kRounds = 16;  // of up to 2^16 threads
     alignas(64) std::atomic<uint32_t> told[kRounds] = {};
     alignas(64) uint32_t waits = 0;
   };
@@ -42,15 +42,15 @@ class Barrier {
   Place* places_ = nullptr;
 };
 
-// Runs body(context, thread, team) on a team of at most `wanted` threads, fewer when other calls are at work; denormals
-// suppressed, the caller's floating-point mode restored. `prepare(context, team)` is called once, before any body, with
-// the size of the team that there really is; then `meanwhile(context)`, again and again, while not all of it is there:
-// a small piece of work, because a thread may be waiting for this one's processor; false: nothing was left to do. None
-// may throw.
+// Runs body(context, thread, team, all) on a team of at most `wanted` threads, fewer when other calls are at work, with
+// a barrier of all of them; denormals suppressed, the caller's floating-point mode restored. `prepare(context, team)`
+// is called once, before any body, with the size of the team that there really is; then `meanwhile(context)`, again and
+// again, while not all of it is there: a small piece of work, because a thread may be waiting for this one's processor;
+// false: nothing was left to do. None may throw. Throws std::bad_alloc before it calls anything.
 void run_team(int wanted, void (*prepare)(void*, int team), bool (*meanwhile)(void*),
-              void (*body)(void*, int thread, int team), void* context);
+              void (*body)(void*, int thread, int team, const Barrier& all), void* context);
 
-// The same with callables prepare(team), meanwhile() and body(thread, team).
+// The same with callables prepare(team), meanwhile() and body(thread, team, all).
 template <class Prepare, class Meanwhile, class Body>
 void run_team(int wanted, Prepare&& prepare, Meanwhile&& meanwhile, Body&& body) {
   struct Context {
@@ -61,7 +61,8 @@ void run_team(int wanted, Prepare&& prepare, Meanwhile&& meanwhile, Body&& body)
   run_team(
       wanted, [](void* c, int team) { static_cast<Context*>(c)->prepare(team); },
       [](void* c) { return static_cast<Context*>(c)->meanwhile(); },
-      [](void* c, int thread, int team) { static_cast<Context*>(c)->body(thread, team); }, &context);
+      [](void* c, int thread, int team, const Barrier& all) { static_cast<Context*>(c)->body(thread, team, all); },
+      &context);
 }
 template <class Prepare, class Body>
 void run_team(int wanted, Prepare&& prepare, Body&& body) {

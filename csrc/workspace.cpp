@@ -60,10 +60,15 @@ Workspace::~Workspace() {
 
 RecycledBlock::RecycledBlock(std::size_t bytes) {
   if (bytes >= kAtHand) {
-    const std::unique_ptr<Block> last(given_up.exchange(nullptr));
-    if (last && last->size() >= bytes && last->size() <= bytes + bytes / 2) block_ = std::move(*last);
+    std::unique_ptr<Block> last(given_up.exchange(nullptr));
+    if (last && last->size() >= bytes && last->size() <= bytes + bytes / 2) {
+      block_ = std::move(*last);
+      return;
+    }
+    Block* none = nullptr;
+    if (last && given_up.compare_exchange_strong(none, last.get())) static_cast<void>(last.release());
   }
-  if (block_.size() < bytes) block_ = Block(bytes);
+  block_ = Block(bytes);
 }
 
 RecycledBlock::~RecycledBlock() {

@@ -67,9 +67,9 @@ class Workspace {
   Block block_;
 };
 
-// A block that outlives its call, and whose owner may live on any thread. The process keeps the last one that was given
-// up, of at most 64 MiB, for the next one that it is large enough for, and not much too large: so a training loop does
-// not have the system clear new pages at every step.
+// A block that outlives its call, and whose owner may live on any thread. The process keeps the one that was given up
+// last, of at most 64 MiB, for one that it is large enough for and not much too large: so a training loop does not have
+// the system clear new pages at every step.
 class RecycledBlock {
  public:
   RecycledBlock() = default;

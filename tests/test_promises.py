@@ -58,6 +58,23 @@ def test_a_sequence_is_the_same_in_any_batch(cell, dtype, isa):
             assert_same_bits(array, whole[name][:, rows], f"{name} of {rows}")
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_backward_is_the_same_with_packed_weights(cell, dtype, isa):
+    """Whole vectors in several groups: used as they are by a few steps, packed for many."""
+    case = Case(cell, steps=3, batch=240, input_size=96, hidden_size=144)
+    layer = case.layer(dtype, _isa=isa)
+    inputs = make_inputs(case, layer)
+    whole = forward_backward(layer, inputs)
+    few = Inputs(
+        inputs.x[:, :2], rows_of(inputs.state, slice(2)), None, inputs.dy[:, :2], rows_of(inputs.dstate, slice(2))
+    )
+    for name, array in forward_backward(layer, few).items():
+        if name in ("dx", "dh", "dc"):
+            assert_same_bits(array, whole[name][:, :2], name)
+
+
 SPLITS = {  # sizes that make the plan split the batch, the units, the directions; and nothing
     "batch": ({"batch": 61, "steps": 5, "hidden_size": 40}, {}),
     "units": ({"batch": 1, "steps": 9, "input_size": 70, "hidden_size": 300}, {}),

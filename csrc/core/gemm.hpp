@@ -116,7 +116,8 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, c
     for (int c = 0; c < P * G; ++c) store(to + c * L, sum[r][c]);
 }
 
-// Tile sizes: as many accumulators as the registers hold beside one row of factors and a weight.
+// Tile sizes: as many accumulators as the registers hold beside one row of factors and a weight, within a group of
+// panels.
 template <int G>
 struct TileShape {
   static constexpr int accumulators = kRegisters == 32 ? 24 : 12;
@@ -270,13 +271,13 @@ void multiply_plain_tile(int64_t depth, const T* const* a, int rows, const T* we
   } while (k < depth);
 }
 
-// The same for a single row: the squares don't leave the registers.
+// The same for a single row: whole squares don't leave the registers.
 template <class T, int G>
 __attribute__((noinline)) void multiply_plain_row(int64_t depth, const T* a, const T* weights, int64_t units,
                                                   int64_t count, T* tile) {
   constexpr int L = kLanes<T>;
   const bool far = !fits_shared_cache<T>(G * units * depth);
-  Vector<T> sum[G], columns[L];
+  Vector<T> sum[G];
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g) sum[g] = Vector<T>{};
   int64_t k = 0;
@@ -285,6 +286,7 @@ __attribute__((noinline)) void multiply_plain_row(int64_t depth, const T* a, con
     for (int g = 0; g < G; ++g) {
       const T* square = weights + g * units * depth + k;
       if (far) prefetch_square(square, depth);
+      Vector<T> columns[L];
       load_transposed(square, depth, columns);
 #pragma GCC unroll 16
       for (int i = 0; i < L; ++i) sum[g] = multiply_add(broadcast<T>(a[k + i]), columns[i], sum[g]);
@@ -292,7 +294,8 @@ __attribute__((noinline)) void multiply_plain_row(int64_t depth, const T* a, con
   for (; k < depth; k += L)
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
-      load_transposed(weights + g * units * depth + k, depth, count, depth - k, columns);
+      Vector<T> columns[L];
+      load_part_transposed(weights + g * units * depth + k, depth, count, depth - k, columns);
       for (int i = 0; i < L && k + i < depth; ++i) sum[g] = multiply_add(broadcast<T>(a[k + i]), columns[i], sum[g]);
     }
 #pragma GCC unroll 4

@@ -42,7 +42,8 @@ struct Exp<double> {
   static constexpr double tanh_is_one = 40.0;
 };
 
-// Comparisons are false for NaN, so NaN keeps its value in all of these.
+// Comparisons are false for NaN, so NaN keeps its value in all of these. An instruction set may have instructions for
+// them: functions of these names for its types.
 template <class V>
 RNNKERN_INLINE V at_most(V x, V bound) {
   return x > bound ? bound : x;
@@ -76,11 +77,14 @@ RNNKERN_INLINE Reduced<T> reduce(Vector<T> x) {
   const Vector<T> n = shifted - broadcast<T>(E::round);
   Vector<T> r = multiply_add(n, broadcast<T>(-E::ln2_high), x);
   r = multiply_add(n, broadcast<T>(-E::ln2_low), r);
-  constexpr int degree = sizeof(E::polynomial) / sizeof(T) - 1;
-  Vector<T> p = broadcast<T>(E::polynomial[degree]);
+  // By pairs of coefficients, which do not wait for each other.
+  const auto c = [](int i) { return broadcast<T>(E::polynomial[i]); };
+  constexpr int degree = sizeof(E::polynomial) / sizeof(T) - 1, last = degree % 2 ? degree - 1 : degree;
+  const Vector<T> square = r * r;
+  Vector<T> p = degree % 2 ? multiply_add(c(degree), r, c(last)) : c(last);
 #pragma GCC unroll 16
-  for (int i = degree - 1; i >= 0; --i) p = multiply_add(p, r, broadcast<T>(E::polynomial[i]));
-  return {multiply_add(r * r, p, r), shifted};
+  for (int i = last - 2; i >= 0; i -= 2) p = multiply_add(p, square, multiply_add(c(i + 1), r, c(i)));
+  return {multiply_add(square, p, r), shifted};
 }
 
 // 2^n for n in the range of normal exponents.

@@ -51,27 +51,30 @@ RNNKERN_INLINE void load_transposed(const T* from, int64_t stride, Vector<T>* co
   transpose<T>(columns);
 }
 
-// The same of the first `rows` rows and `count` columns, at most a square: zeros in the lanes and the columns beyond.
+// The same of the first `rows` rows and `count` columns, less than a square: zeros in the lanes and the columns beyond.
 template <class T>
-RNNKERN_INLINE void load_transposed(const T* from, int64_t stride, int64_t rows, int64_t count, Vector<T>* columns) {
+__attribute__((noinline)) void load_part_transposed(const T* from, int64_t stride, int64_t rows, int64_t count,
+                                                    Vector<T>* columns) {
   constexpr int L = kLanes<T>;
-  if (rows >= L && count >= L) return load_transposed(from, stride, columns);
   for (int i = 0; i < L; ++i) columns[i] = i < rows ? load(from + i * stride, count) : Vector<T>{};
   transpose<T>(columns);
 }
 
-// The columns come to stand as rows, `to_stride` apart.
+// The columns of a square, or of a part of one, come to stand as rows, `to_stride` apart.
 template <class T>
 RNNKERN_INLINE void transpose_square(const T* from, int64_t stride, int64_t rows, int64_t count, T* to,
                                      int64_t to_stride) {
   constexpr int L = kLanes<T>;
-  Vector<T> columns[L];
-  load_transposed(from, stride, rows, count, columns);
-  if (count >= L)
+  if (rows >= L && count >= L) {
+    Vector<T> columns[L];
+    load_transposed(from, stride, columns);
 #pragma GCC unroll 16
     for (int i = 0; i < L; ++i) store(to + i * to_stride, columns[i]);
-  else
-    for (int i = 0; i < count; ++i) store(to + i * to_stride, columns[i]);
+  } else {
+    Vector<T> columns[L];
+    load_part_transposed(from, stride, rows, count, columns);
+    for (int i = 0; i < L && i < count; ++i) store(to + i * to_stride, columns[i]);
+  }
 }
 
 // Whether a matrix may be in a core's own cache.
@@ -80,13 +83,13 @@ RNNKERN_INLINE bool fits_own_cache(int64_t elements) {
   return elements * static_cast<int64_t>(sizeof(T)) <= int64_t{512} << 10;
 }
 
-// Whether it may be in the cache that cores share.
+// Whether it may be in the cache that cores share, from where the hardware keeps up with a single row of factors.
 template <class T>
 RNNKERN_INLINE bool fits_shared_cache(int64_t elements) {
   return elements * static_cast<int64_t>(sizeof(T)) <= int64_t{8} << 20;
 }
 
-// Fetches the square after the next one, for matrices that are not: the hardware does not follow that many rows.
+// Fetches the square after the next one of a matrix that is farther away: the hardware does not follow that many rows.
 template <class T>
 RNNKERN_INLINE void prefetch_square(const T* square, int64_t stride) {
   constexpr int L = kLanes<T>;

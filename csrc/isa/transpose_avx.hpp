@@ -36,6 +36,8 @@ inline Floats low_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0x4
 inline Floats high_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0xee); }
 #endif
 
+static_assert(sizeof(Floats) == kVectorBytes, "of another instruction set");
+
 inline __attribute__((always_inline)) void load_transposed(const float* from, int64_t stride, Floats* columns) {
   constexpr int kLanes = kVectorBytes / 4;
 #pragma GCC unroll 4
