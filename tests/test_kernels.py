@@ -24,6 +24,7 @@ from harness import (
 )
 from harness import forward as call
 from rnnkern import _core, reference
+from rnnkern.weights import Weights
 from tolerance import assert_close
 
 SHAPES = [  # T, B, I, H: 0 and 1, sizes that no lane count divides, larger than every block
@@ -245,13 +246,21 @@ def before_forbidden_memory(array):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_nothing_is_read_beyond_the_arrays(cell, dtype, isa):
-    for sizes in [{}, {"steps": 1, "input_size": 1}, {"input_size": 16, "hidden_size": 32}]:
+    whole = {"input_size": 16, "hidden_size": 32}
+    for sizes in [
+        {},
+        {"steps": 1, "input_size": 1},
+        whole,
+        {"steps": 1, "batch": 1},
+        {"steps": 1, "batch": 1, **whole},
+    ]:
         case = Case(cell, **sizes)
         layer = case.layer(dtype, _isa=isa)
         inputs = make_inputs(case, layer)
-        assert_all_same_bits(
-            forward_backward(layer, inputs.map(before_forbidden_memory)), forward_backward(layer, inputs)
-        )
+        expected = forward_backward(layer, inputs)
+        layer._weights = Weights({name: before_forbidden_memory(array) for name, array in layer.weights.items()})
+        layer._network = layer._make_network()
+        assert_all_same_bits(forward_backward(layer, inputs.map(before_forbidden_memory)), expected)
 
 
 def test_the_registries_agree():
