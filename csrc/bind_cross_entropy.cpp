@@ -6,6 +6,7 @@
 
 #include "bind.hpp"
 #include "bind_arguments.hpp"
+#include "bind_memory.hpp"
 #include "cross_entropy.hpp"
 #include "dispatch.hpp"
 
@@ -93,7 +94,7 @@ py::tuple call(const py::array& h, py::handle weight, py::handle bias, py::handl
   entropy.gradients = gradients;
   py::object dh = py::none(), dweight = py::none(), dbias = py::none();
   const auto like = [](const py::array_t<T>& array, py::object& gradient) {
-    py::array_t<T> made(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+    auto made = new_array<T>({array.shape(), array.shape() + array.ndim()});
     gradient = made;
     return made.mutable_data();
   };

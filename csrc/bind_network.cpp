@@ -10,6 +10,7 @@
 
 #include "bind.hpp"
 #include "bind_arguments.hpp"
+#include "bind_memory.hpp"
 #include "bind_spec.hpp"
 #include "dispatch.hpp"
 #include "driver.hpp"
@@ -245,7 +246,7 @@ class Network : public NetworkBase {
     for (std::size_t part = 0; part < weights_.size(); ++part) {
       py::list arrays;
       for (int64_t i = 0; i <= wanted; ++i) {
-        py::array_t<T> array({steps, batch, i < wanted ? spec_.hidden_size : spec_.output_size()});
+        auto array = new_array<T>({steps, batch, i < wanted ? spec_.hidden_size : spec_.output_size()});
         (i < wanted ? values : hidden).push_back(array.mutable_data());
         arrays.append(array);
       }
@@ -333,7 +334,7 @@ class Network : public NetworkBase {
     if (return_sequence)
       bound.y = sequence_array(bound.x, width());
     else
-      bound.y = bound.x.unbatched ? py::array_t<T>(width()) : py::array_t<T>({bound.x.batch, width()});
+      bound.y = bound.x.unbatched ? new_array<T>({width()}) : new_array<T>({bound.x.batch, width()});
     make_states(bound);
     fill_call(bound, return_sequence, width());
     return bound;
@@ -353,7 +354,7 @@ class Network : public NetworkBase {
     bound.state = checked_state<T>("state", state, spec_, bound.x.batch, bound.x.unbatched);
     const int64_t width = spec_.output_size();
     if (out.is_none()) {
-      bound.y = bound.x.unbatched ? py::array_t<T>(width) : py::array_t<T>({bound.x.batch, width});
+      bound.y = bound.x.unbatched ? new_array<T>({width}) : new_array<T>({bound.x.batch, width});
     } else {
       const py::array given = checked_array<T>("out", out, {one_step(bound.x)});
       constexpr int needed =
@@ -382,9 +383,9 @@ class Network : public NetworkBase {
   }
 
   py::array_t<T> sequence_array(const SequenceArgument<T>& x, int64_t columns) const {
-    if (x.unbatched) return py::array_t<T>({x.steps, columns});
-    if (batch_first_) return py::array_t<T>({x.batch, x.steps, columns});
-    return py::array_t<T>({x.steps, x.batch, columns});
+    if (x.unbatched) return new_array<T>({x.steps, columns});
+    if (batch_first_) return new_array<T>({x.batch, x.steps, columns});
+    return new_array<T>({x.steps, x.batch, columns});
   }
   Sequence<T> sequence_view(py::array_t<T>& array, const SequenceArgument<T>& x, int64_t columns) const {
     if (!x.unbatched && batch_first_) return {array.mutable_data(), columns, x.steps * columns};
@@ -392,7 +393,7 @@ class Network : public NetworkBase {
   }
   py::array_t<T> state_array(const SequenceArgument<T>& x, int64_t size) const {
     const int64_t parts = spec_.num_layers * spec_.num_directions;
-    return x.unbatched ? py::array_t<T>({parts, size}) : py::array_t<T>({parts, x.batch, size});
+    return x.unbatched ? new_array<T>({parts, size}) : new_array<T>({parts, x.batch, size});
   }
   void make_states(BoundCall<T>& bound) const {
     bound.hn = state_array(bound.x, spec_.output_size());
@@ -449,7 +450,7 @@ class Network : public NetworkBase {
       const auto make = [&](const T* present, T** to) {
         if (!present) return;
         const py::array_t<T>& shape = arrays_[next++];
-        py::array_t<T> array(std::vector<py::ssize_t>(shape.shape(), shape.shape() + shape.ndim()));
+        auto array = new_array<T>({shape.shape(), shape.shape() + shape.ndim()});
         *to = array.mutable_data();
         arrays.append(array);
       };

@@ -33,7 +33,7 @@ Tape<T>::Tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& 
     }
     return arena.needed();
   };
-  if (!memory) block_ = RecycledBlock(bytes_ = lay_out(Arena()));
+  if (!memory) block_ = recycled(bytes_ = lay_out(Arena()));
   lay_out(Arena(memory ? memory : block_.data()));
 }
 

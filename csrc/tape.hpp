@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "forward.hpp"
@@ -15,6 +16,9 @@ class Tape {
   // everything, `needed` bytes; nullptr: in a block of the tape's own.
   Tape(const Spec&, const KernelTable&, const ForwardCall<T>&, Batch batch, bool recompute, int64_t block_steps,
        bool keep_last, char* memory = nullptr);
+  Tape(Tape&&) = default;
+  Tape& operator=(Tape&&) = delete;
+  ~Tape() { give_up(std::move(block_)); }
 
   Batch batch;
   bool recompute;
@@ -25,7 +29,7 @@ class Tape {
   std::size_t bytes() const { return bytes_; }
 
  private:
-  RecycledBlock block_;
+  Block block_;
   std::size_t bytes_ = 0;  // of all that is in it; 0 in the caller's memory
 };
 

@@ -47,6 +47,9 @@ class Block {
   ~Block();
   char* data() const { return data_; }
   std::size_t size() const { return size_; }
+  // To own it by its address, and back.
+  static Block adopt(char* data, std::size_t size);
+  char* release();
 
  private:
   char* data_ = nullptr;
@@ -67,21 +70,12 @@ class Workspace {
   Block block_;
 };
 
-// A block that outlives its call, and whose owner may live on any thread. The process keeps the one that was given up
-// last, of at most 64 MiB, for one that it is large enough for and not much too large: so a training loop does not have
-// the system clear new pages at every step.
-class RecycledBlock {
- public:
-  RecycledBlock() = default;
-  explicit RecycledBlock(std::size_t bytes);
-  RecycledBlock(RecycledBlock&&) noexcept = default;
-  RecycledBlock& operator=(RecycledBlock&&) noexcept = default;
-  ~RecycledBlock();
-  char* data() const { return block_.data(); }
-
- private:
-  Block block_;
-};
+// Memory that outlives a call, as tapes and results do, from any thread to any thread. Some of what was given up, up to
+// 64 MiB, is kept for what it is large enough for and not much too large: so a training loop does not have the system
+// clear new pages at every step. What is small is left to the allocator, which does the same.
+constexpr std::size_t kRecycled = std::size_t{128} << 10;  // from this size on
+Block recycled(std::size_t bytes);
+void give_up(Block block) noexcept;
 
 // Runs `layout(arena)` twice: to measure, and on the calling thread's work space, which the result holds.
 template <class Layout>

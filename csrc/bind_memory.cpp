@@ -1,0 +1,75 @@
+#include "bind_memory.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "workspace.hpp"
+
+namespace py = pybind11;
+
+namespace rnnkern {
+namespace {
+
+// NumPy's PyDataMem_Handler, version 1 (NEP 49): what an array gets its memory from, and gives it back to.
+struct Handler {
+  char name[127];
+  uint8_t version;
+  void* context;
+  void* (*malloc)(void* context, std::size_t bytes);
+  void* (*calloc)(void* context, std::size_t count, std::size_t size);
+  void* (*realloc)(void* context, void* memory, std::size_t bytes);
+  void (*free)(void* context, void* memory, std::size_t bytes);
+};
+
+void* allocate(void*, std::size_t bytes) {
+  try {
+    return recycled(std::max<std::size_t>(bytes, 1)).release();
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void* allocate_zeros(void*, std::size_t count, std::size_t size) { return std::calloc(count, size); }
+void* reallocate(void*, void* memory, std::size_t bytes) { return std::realloc(memory, bytes); }
+void release(void*, void* memory, std::size_t bytes) { give_up(Block::adopt(static_cast<char*>(memory), bytes)); }
+
+Handler handler{"rnnkern", 1, nullptr, allocate, allocate_zeros, reallocate, release};
+
+// Has this thread's new arrays get their memory from a handler; returns the one before.
+py::object set_handler(const py::object& capsule) {
+  constexpr int index = 304;  // of PyDataMem_SetHandler in NumPy's table of functions, since 1.22
+  static void** const table = static_cast<void**>(
+      PyCapsule_GetPointer(py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API").ptr(), nullptr));
+  PyObject* before = reinterpret_cast<PyObject* (*)(PyObject*)>(table[index])(capsule.ptr());
+  if (!before) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(before);
+}
+
+class UseHandler {
+ public:
+  UseHandler() : before_(set_handler(py::capsule(&handler, "mem_handler"))) {}
+  ~UseHandler() {
+    try {
+      set_handler(before_);
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("rnnkern");
+    }
+  }
+
+ private:
+  py::object before_;
+};
+
+}  // namespace
+
+py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape) {
+  py::ssize_t bytes = dtype.itemsize();
+  for (const py::ssize_t size : shape) bytes *= size;
+  if (bytes < static_cast<py::ssize_t>(kRecycled)) return py::array(dtype, shape);
+  const UseHandler use;
+  return py::array(dtype, shape);
+}
+
+}  // namespace rnnkern

@@ -1,0 +1,18 @@
+// NumPy arrays for results.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <vector>
+
+namespace rnnkern {
+
+// A new array in C order; large ones in recycled memory, which they own as any array does.
+pybind11::array new_array(const pybind11::dtype& dtype, const std::vector<pybind11::ssize_t>& shape);
+
+template <class T>
+pybind11::array_t<T> new_array(const std::vector<pybind11::ssize_t>& shape) {
+  return new_array(pybind11::dtype::of<T>(), shape);
+}
+
+}  // namespace rnnkern
