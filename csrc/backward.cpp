@@ -16,11 +16,21 @@ bool packs_factors(const Shape<T>& shape) {
   return shape.lanes() * sizeof(T) < 64;
 }
 
+// Whether the vectors of a row, `offset` elements from `base`, straddle cache lines, and are so many that a copy is
+// worth it.
 template <class T>
-Factors<T> take_factors(Arena& arena, const Shape<T>& shape, int64_t width, int64_t rows) {
-  const int64_t padded = shape.padded(width);
-  const bool copies = packs_factors(shape) || padded != width;
-  return {width, arena.take<const T*>(rows), copies ? arena.take<T>(rows * padded) : nullptr};
+bool straddles_lines(const T* base, int64_t offset, int64_t width) {
+  constexpr int64_t line = 64 / sizeof(T);
+  return (reinterpret_cast<uintptr_t>(base) + offset * sizeof(T)) % 64 != 0 && width > 4 * line;
+}
+
+// `from`: where the rows are, as far as that is known.
+template <class T>
+Factors<T> take_factors(Arena& arena, const Shape<T>& shape, int64_t width, int64_t rows, Sequence<const T> from) {
+  const auto straddles = [&](int64_t offset) { return straddles_lines(from.data, offset, width); };
+  const bool straddle = straddles(0) || straddles(from.stride_t) || straddles(from.stride_b);
+  const bool copies = packs_factors(shape) || shape.padded(width) != width || straddle;
+  return {width, arena.take<const T*>(rows), copies ? arena.take<T>(rows * shape.spread(width)) : nullptr};
 }
 
 }  // namespace
@@ -45,9 +55,10 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
     direction.saved = layer.recompute ? arena.take<T>(rows * info.saved * units) : nullptr;
     direction.c = layer.recompute && info.cell_state ? arena.take<T>(rows * units) : nullptr;
     if (with_weights) {
-      direction.x_factors = take_factors(arena, shape, shape.inputs, rows);
-      direction.h_factors = take_factors(arena, shape, shape.outputs, rows);
-      if (two_products) direction.inner_factors = take_factors(arena, shape, units, rows);
+      direction.x_factors = take_factors(arena, shape, shape.inputs, rows, forward.x);
+      direction.h_factors = take_factors(arena, shape, shape.outputs, rows, read(forward.direction[d].y));
+      if (two_products)
+        direction.inner_factors = take_factors(arena, shape, units, rows, {direction.inner, units, units});
     }
     direction.dx_own =
         with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
@@ -282,7 +293,7 @@ class BackwardRunner {
   }
 
   // The other factors of the weight gradients: a step each to the threads of the crew. Where they are not packed, they
-  // serve where they are, except for rows whose last vector would reach beyond `end`.
+  // serve where they are, except for rows whose vectors would straddle cache lines or reach beyond `end`.
   void gather_factors() const {
     const int64_t rows = block_row(last_), batch = batch_.size(), outputs = shape_.outputs, units = shape_.units;
     const Layer<T>& forward = layer_.forward;
@@ -303,8 +314,8 @@ class BackwardRunner {
         }
         for (int64_t i = 0; i < active; ++i) {
           const T* row = from.base + (from.index ? from.index[i] : i) * from.stride;
-          if (to.copies && end - row < padded) {
-            T* const copy = to.copies + (first + i) * padded;
+          if (to.copies && (end - row < padded || straddles_lines(row, 0, to.width))) {
+            T* const copy = to.copies + (first + i) * shape_.spread(to.width);
             std::fill(std::copy_n(row, to.width, copy), copy + padded, T(0));
             row = copy;
           }

@@ -50,12 +50,12 @@ struct Shape {
   int64_t stage_depth(int stage) const { return stage == 0 ? outputs : units; }
   int64_t input_width() const { return info().gates * lanes(); }  // of a panel of the input product
   int64_t input_panel() const { return inputs * input_width(); }  // elements of a panel of the input weights
-  // Of a row of the gradients of the gates: an odd number of cache lines, so that a column of them is spread over a
-  // cache.
-  int64_t dgates_stride() const {
+  // From one row to the next: an odd number of cache lines, so that a column is spread over a cache.
+  static int64_t spread(int64_t columns) {
     constexpr int64_t line = 64 / sizeof(T);
-    return (divide_up(info().slots * units, line) | 1) * line;
+    return (divide_up(columns, line) | 1) * line;
   }
+  int64_t dgates_stride() const { return spread(info().slots * units); }
   int64_t stage_panel(int stage) const { return stage_depth(stage) * info().stage[stage].gates * lanes(); }
 };
 
