@@ -27,10 +27,11 @@ bool straddles_lines(const T* base, int64_t offset, int64_t width) {
 // `from`: where the rows are, as far as that is known.
 template <class T>
 Factors<T> take_factors(Arena& arena, const Shape<T>& shape, int64_t width, int64_t rows, Sequence<const T> from) {
-  const auto straddles = [&](int64_t offset) { return straddles_lines(from.data, offset, width); };
-  const bool straddle = straddles(0) || straddles(from.stride_t) || straddles(from.stride_b);
-  const bool copies = packs_factors(shape) || shape.padded(width) != width || straddle;
-  return {width, arena.take<const T*>(rows), copies ? arena.take<T>(rows * shape.spread(width)) : nullptr};
+  const auto off = [&](int64_t offset) { return straddles_lines(from.data, offset, width); };
+  const bool straddle = off(0) || off(from.stride_t) || off(from.stride_b);
+  const bool packs = packs_factors(shape), copies = packs || shape.padded(width) != width || straddle;
+  const int64_t stride = packs ? shape.padded(width) : shape.spread(width);
+  return {width, arena.take<const T*>(rows), copies ? arena.take<T>(rows * stride) : nullptr};
 }
 
 }  // namespace

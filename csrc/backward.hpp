@@ -11,7 +11,7 @@ template <class T>
 struct Factors {
   int64_t width;
   const T** rows;
-  T* copies;  // block, in whole vectors; nullptr: none are needed
+  T* copies;  // of rows, spread over a cache, or packed; nullptr: none are needed
 };
 
 // One direction of a layer on the way back.

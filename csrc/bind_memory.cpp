@@ -1,12 +1,14 @@
 #include "bind_memory.hpp"
 
+#include <pybind11/gil_safe_call_once.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
 
-#include "workspace.hpp"
+#include "recycled.hpp"
 
 namespace py = pybind11;
 
@@ -33,16 +35,24 @@ void* allocate(void*, std::size_t bytes) {
 }
 void* allocate_zeros(void*, std::size_t count, std::size_t size) { return std::calloc(count, size); }
 void* reallocate(void*, void* memory, std::size_t bytes) { return std::realloc(memory, bytes); }
-void release(void*, void* memory, std::size_t bytes) { give_up(Block::adopt(static_cast<char*>(memory), bytes)); }
+void release(void*, void* memory, std::size_t bytes) { give_up(memory, bytes); }
 
 Handler handler{"rnnkern", 1, nullptr, allocate, allocate_zeros, reallocate, release};
 
-// Has this thread's new arrays get their memory from a handler; returns the one before.
-py::object set_handler(const py::object& capsule) {
+using SetHandler = PyObject* (*)(PyObject*);
+
+SetHandler find_set_handler() {
   constexpr int index = 304;  // of PyDataMem_SetHandler in NumPy's table of functions, since 1.22
-  static void** const table = static_cast<void**>(
-      PyCapsule_GetPointer(py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API").ptr(), nullptr));
-  PyObject* before = reinterpret_cast<PyObject* (*)(PyObject*)>(table[index])(capsule.ptr());
+  const py::object table = py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API");
+  void** const functions = static_cast<void**>(PyCapsule_GetPointer(table.ptr(), nullptr));
+  if (!functions) throw py::error_already_set();
+  return reinterpret_cast<SetHandler>(functions[index]);
+}
+
+// Has new arrays in this context get their memory from a handler; returns the one before.
+py::object set_handler(const py::object& capsule) {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<SetHandler> found;
+  PyObject* before = found.call_once_and_store_result(find_set_handler).get_stored()(capsule.ptr());
   if (!before) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(before);
 }

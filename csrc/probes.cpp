@@ -66,9 +66,9 @@ double seconds_a_round(int threads, std::size_t bytes, Work work) {
           stamps[thread].end = Clock::now();
           meet();
           if (thread == 0) {
-            Stamps all = stamps[0];
-            for (const Stamps& one : stamps) all = {std::min(all.start, one.start), std::max(all.end, one.end)};
-            const double taken = between(all.start, all.end);
+            Stamps whole = stamps[0];
+            for (const Stamps& one : stamps) whole = {std::min(whole.start, one.start), std::max(whole.end, one.end)};
+            const double taken = between(whole.start, whole.end);
             if (taken < kRepeat / 2 && repeats == 0) {
               rounds = taken < kRepeat / 32 ? rounds * 16 : rounds * 2;
             } else {

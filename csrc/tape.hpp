@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "forward.hpp"
+#include "recycled.hpp"
 
 namespace rnnkern {
 

@@ -4,9 +4,7 @@
 #include <sys/mman.h>
 #endif
 
-#include <atomic>
 #include <cstdlib>
-#include <memory>
 #include <new>
 #include <utility>
 
@@ -15,31 +13,8 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20, kPage = 4096, kCacheLine = 64;
 constexpr std::size_t kKeep = std::size_t{64} << 20;
-constexpr std::size_t kSlots = 12;
 
 thread_local Block kept;
-
-// A slot that is being looked into is empty to others meanwhile. Never destroyed: there may be arrays until the end.
-std::atomic<Block*> given_up[kSlots];
-std::atomic<std::size_t> given_up_bytes{0}, next_slot{0};
-
-std::unique_ptr<Block> take(std::atomic<Block*>& slot) {
-  std::unique_ptr<Block> block(slot.exchange(nullptr));
-  if (block) given_up_bytes.fetch_sub(block->size());
-  return block;
-}
-
-// Into an empty slot; what is there already stays.
-bool put(std::atomic<Block*>& slot, std::unique_ptr<Block>& block) {
-  Block* none = nullptr;
-  given_up_bytes.fetch_add(block->size());
-  if (slot.compare_exchange_strong(none, block.get())) {
-    static_cast<void>(block.release());
-    return true;
-  }
-  given_up_bytes.fetch_sub(block->size());
-  return false;
-}
 
 }  // namespace
 
@@ -88,30 +63,6 @@ Workspace::Workspace(std::size_t bytes) : block_(std::move(kept)) {
 
 Workspace::~Workspace() {
   if (block_.data() && block_.size() <= kKeep) kept = std::move(block_);
-}
-
-Block recycled(std::size_t bytes) {
-  if (bytes >= kRecycled)
-    for (auto& slot : given_up) {
-      std::unique_ptr<Block> block = take(slot);
-      if (!block) continue;
-      if (block->size() >= bytes && block->size() <= bytes + bytes / 2) return std::move(*block);
-      put(slot, block);
-    }
-  return Block(bytes);
-}
-
-void give_up(Block given) noexcept {
-  if (given.size() < kRecycled || given.size() > kKeep) return;
-  std::unique_ptr<Block> block(new (std::nothrow) Block(std::move(given)));
-  if (!block) return;
-  if (given_up_bytes.load() + block->size() > kKeep)
-    for (auto& slot : given_up) take(slot);
-  for (auto& slot : given_up)
-    if (put(slot, block)) return;
-  auto& slot = given_up[next_slot.fetch_add(1) % kSlots];
-  take(slot);
-  put(slot, block);
 }
 
 }  // namespace rnnkern

@@ -70,13 +70,6 @@ class Workspace {
   Block block_;
 };
 
-// Memory that outlives a call, as tapes and results do, from any thread to any thread. Some of what was given up, up to
-// 64 MiB, is kept for what it is large enough for and not much too large: so a training loop does not have the system
-// clear new pages at every step. What is small is left to the allocator, which does the same.
-constexpr std::size_t kRecycled = std::size_t{128} << 10;  // from this size on
-Block recycled(std::size_t bytes);
-void give_up(Block block) noexcept;
-
 // Runs `layout(arena)` twice: to measure, and on the calling thread's work space, which the result holds.
 template <class Layout>
 Workspace lay_out(Layout&& layout) {

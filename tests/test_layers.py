@@ -1162,27 +1162,3 @@ def test_making_a_layer_warns_of_nothing(kind):
         warnings.simplefilter("error")
         make(kind, 4, 6, 2, dropout=0.5, bidirectional=True)
         make(kind)
-
-
-def test_tapes_whose_memory_was_another_ones():
-    """Large ones of several sizes, alive at the same time, given up by several threads."""
-    layer = rnnkern.LSTM(16, 64, seed=0)
-    random = np.random.default_rng(0)
-    inputs = [random.standard_normal((steps, 8, 16), dtype=np.float32) for steps in (40, 50, 60, 40, 90, 55, 50)]
-
-    def run(x):
-        y, _, tape = layer.forward(x)
-        return tape, y
-
-    def gradients(tape, y):
-        grads = layer.backward(tape, y)
-        return [grads.x, *grads.state, *grads.weights.values()]
-
-    expected = [gradients(*run(x)) for x in inputs]
-    with ThreadPoolExecutor(3) as pool:
-        for _ in range(3):
-            kept = list(pool.map(run, inputs))
-            for actual, wanted in zip(pool.map(lambda made: gradients(*made), kept), expected, strict=True):
-                for a, b in zip(actual, wanted, strict=True):
-                    np.testing.assert_array_equal(a, b)
-            pool.submit(kept.clear).result()
