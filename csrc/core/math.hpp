@@ -81,7 +81,8 @@ RNNKERN_INLINE Reduced<T> reduce(Vector<T> x) {
   const auto c = [](int i) { return broadcast<T>(E::polynomial[i]); };
   constexpr int degree = sizeof(E::polynomial) / sizeof(T) - 1, last = degree % 2 ? degree - 1 : degree;
   const Vector<T> square = r * r;
-  Vector<T> p = degree % 2 ? multiply_add(c(degree), r, c(last)) : c(last);
+  Vector<T> p = c(last);
+  if (degree % 2) p = multiply_add(c(degree), r, p);
 #pragma GCC unroll 16
   for (int i = last - 2; i >= 0; i -= 2) p = multiply_add(p, square, multiply_add(c(i + 1), r, c(i)));
   return {multiply_add(square, p, r), shifted};
