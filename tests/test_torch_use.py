@@ -141,7 +141,7 @@ def test_checkpoint_in_the_middle():
 def test_two_processes(tmp_path):
     """DDP with gloo: each with half of the batch, the same Parameters as one process with all of it."""
     code = """
-        import sys, torch, torch.distributed as dist, test_torch_use as test, rnnkern.torch
+        import os, sys, torch, torch.distributed as dist, test_torch_use as test, rnnkern.torch
         rank, store, result = int(sys.argv[1]), sys.argv[2], sys.argv[3]
         dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
         torch.manual_seed(0)
@@ -151,7 +151,9 @@ def test_two_processes(tmp_path):
         half = slice(4 * rank, 4 * rank + 4)
         weights = test.train(wrapped, x[:, half], target[:, half])
         torch.save(weights, result)
+        dist.barrier()
         dist.destroy_process_group()
+        os._exit(0)  # gloo's threads may still run, and then end the process with an error
     """
     paths = [tmp_path / f"{rank}.pt" for rank in range(2)]
     with ThreadPoolExecutor() as pool:
