@@ -43,9 +43,10 @@ TWO = Limits("float32", 2, 200e9, levels(2), 2e9, 4e9, 500e-9, 1e-9, 20e-9, 10e-
 def test_probes_measure(isa, dtype):
     dtype = np.dtype(dtype)
     lanes = 16 // dtype.itemsize  # every instruction set has so many, or more
-    latency = _core.probe("multiply_add_latency", dtype, isa=isa)
+    latency = min(_core.probe("multiply_add_latency", dtype, isa=isa) for _ in range(3))
     assert 1e-11 < latency < 1e-6
-    assert _core.probe("multiply_add", dtype, isa=isa) > 1.5 * 2 * lanes / latency, "chains run beside each other"
+    peak = max(_core.probe("multiply_add", dtype, isa=isa) for _ in range(3))
+    assert peak > 1.5 * 2 * lanes / latency, "chains run beside each other"
     assert 1e8 < _core.probe("read", dtype, bytes=8192, isa=isa) < 1e13
     for name in ("sigmoid", "tanh"):
         assert 1e6 < _core.probe(name, dtype, isa=isa) < 1e12
