@@ -424,9 +424,9 @@ class BackwardRunner {
     zero(out.hh, rows * shape_.outputs);
     zero(out.bias_ih, rows);
     zero(out.bias_hh, rows);
-    zero(out.peephole, 3 * shape_.units);
     zero(out.hr, shape_.outputs * shape_.units);
     zero(out.bias_hr, shape_.outputs);
+    zero(out.peephole, 3 * shape_.units);
   }
 
   const BackwardLayer<T>& layer_;

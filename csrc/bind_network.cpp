@@ -127,8 +127,8 @@ class Network : public NetworkBase {
       : spec_(spec), isa_(isa), batch_first_(batch_first) {
     for (const auto& part : parts) {
       Weights<const T> weights{};
-      const T** members[kWeights] = {&weights.ih,       &weights.hh, &weights.bias_ih, &weights.bias_hh,
-                                     &weights.peephole, &weights.hr, &weights.bias_hr};
+      const T** members[kWeights] = {&weights.ih, &weights.hh,      &weights.bias_ih, &weights.bias_hh,
+                                     &weights.hr, &weights.bias_hr, &weights.peephole};
       for (std::size_t i = 0; i < part.size(); ++i) {
         if (part[i].is_none()) continue;
         // A view of our own: the user's array may be given another shape or dtype in place.
@@ -458,9 +458,9 @@ class Network : public NetworkBase {
       make(like.hh, &out.hh);
       make(like.bias_ih, &out.bias_ih);
       make(like.bias_hh, &out.bias_hh);
-      make(like.peephole, &out.peephole);
       make(like.hr, &out.hr);
       make(like.bias_hr, &out.bias_hr);
+      make(like.peephole, &out.peephole);
     }
     return arrays;
   }

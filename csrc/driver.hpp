@@ -43,9 +43,9 @@ struct Weights {
   T* hh;        // (G*H, O)
   T* bias_ih;   // (G*H)
   T* bias_hh;   // (G*H)
-  T* peephole;  // (3, H): i, f, o
   T* hr;        // (P, H), or (O, H) of Jordan's output layer
   T* bias_hr;   // (O) of Jordan's output layer
+  T* peephole;  // (3, H): i, f, o
 };
 
 // A (T, B, N) array, contiguous along N, strides in elements (any sign).

@@ -121,12 +121,11 @@ def check_dtype(value: Any) -> np.dtype[Any]:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
-    expected = f"{name}: expected one of {', '.join(map(repr, choices))}"
-    if not isinstance(value, str):
-        raise TypeError(f"{expected}, got {describe(value)}")
-    if value not in choices:
-        raise ValueError(f"{expected}, got {value!r}")
-    return value
+    if isinstance(value, str) and value in choices:
+        return value
+    error = ValueError if isinstance(value, str) else TypeError
+    got = repr(value) if isinstance(value, str) else describe(value)
+    raise error(f"{name}: expected one of {', '.join(map(repr, choices))}, got {got}")
 
 
 def check_activation(value: object) -> Activation:

@@ -72,9 +72,9 @@ class Spec:
 
     @property
     def part_weights(self) -> tuple[str, ...]:
-        """Names, without suffix, of what one layer and direction may have, in the order of the extension."""
+        """Names, without suffix, of what one layer and direction may have, in the order of `weight_shapes`."""
         output = ("weight_ho", "bias_ho") if self.family == "jordan" else ("weight_hr", "bias_hr")
-        return ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_peephole", *output)
+        return ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *output, "weight_peephole")
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight, in PyTorch's order."""

@@ -104,16 +104,16 @@ struct Parameters {
       w.hh = add(true, rows * spec.output_size());
       w.bias_ih = add(bias, rows);
       w.bias_hh = add(bias, rows);
-      w.peephole = add(spec.peephole, 3 * spec.hidden_size);
       w.hr = add(spec.proj_size > 0, spec.proj_size * spec.hidden_size);
       w.bias_hr = add(bias && spec.family == CellFamily::jordan, spec.proj_size);
+      w.peephole = add(spec.peephole, 3 * spec.hidden_size);
       views.push_back(w);
     }
   }
 
   std::vector<Weights<const T>> constant() const {
     std::vector<Weights<const T>> out;
-    for (const Weights<T>& w : views) out.push_back({w.ih, w.hh, w.bias_ih, w.bias_hh, w.peephole, w.hr, w.bias_hr});
+    for (const Weights<T>& w : views) out.push_back({w.ih, w.hh, w.bias_ih, w.bias_hh, w.hr, w.bias_hr, w.peephole});
     return out;
   }
 };
