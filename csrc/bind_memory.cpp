@@ -77,7 +77,8 @@ class UseHandler {
 py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape) {
   py::ssize_t bytes = dtype.itemsize();
   for (const py::ssize_t size : shape) bytes *= size;
-  if (bytes < static_cast<py::ssize_t>(kRecycled)) return py::array(dtype, shape);
+  constexpr py::ssize_t cached_by_numpy = 1024;
+  if (bytes < cached_by_numpy) return py::array(dtype, shape);
   const UseHandler use;
   return py::array(dtype, shape);
 }

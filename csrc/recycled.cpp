@@ -34,18 +34,17 @@ std::unique_ptr<Block> take(std::atomic<Block*>& slot) {
   return block;
 }
 
-// Into the first empty slot from here on; false: all are full.
-bool put(std::unique_ptr<Block> block, std::size_t from) {
+// Into the first empty slot from here on, if there is one.
+void put(std::unique_ptr<Block> block, std::size_t from) {
   kept.fetch_add(block->size());
   for (std::size_t i = 0; i < kSlots; ++i) {
     Block* none = nullptr;
     if (slots[(from + i) % kSlots].compare_exchange_strong(none, block.get())) {
       static_cast<void>(block.release());
-      return true;
+      return;
     }
   }
   kept.fetch_sub(block->size());
-  return false;
 }
 
 std::size_t usable_size(void* memory, std::size_t bytes) {

@@ -18,7 +18,7 @@ int worth_waking(int wanted, double seconds);
 
 // A reusable barrier of `size` threads, the same at every wait, of which each gives its rank. By dissemination: in
 // round after round a thread tells the one 1, 2, 4, ... ranks ahead that it is there, and is told by the one as far
-// behind; so two threads wait for one way of a cache line between them, and nobody for a counter that all of them
+// behind; so two threads wait for one transfer of a cache line, and nobody for a counter that all of them
 // change. Waiting threads spin, then look again after short sleeps. To yield would give a whole time slice away on a
 // busy machine; to be woken by the last one would move a thread to that one's processor. A thread that sleeps by the
 // clock stays where it is and is back at once. The patience to spin is longer than such a sleep, so that one late
