@@ -63,7 +63,7 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
     }
     direction.dx_own =
         with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
-    direction.reversed = arena.take<int64_t>(3 * batch);
+    direction.reversed = arena.take<int64_t>(4 * batch);
     forward.direction[d].discarded = layer.recompute ? arena.take<T>(batch * units) : nullptr;
     if (layer.recompute) forward.direction[d].panels.lay_out(arena, shape);
   }
@@ -150,6 +150,7 @@ class BackwardRunner {
         direction_.reversed[i] = batch_.sequence(row);
         direction_.reversed[batch_.size() + i] = origin_of(forward.x, batch_, row, d_ == 1);
         direction_.reversed[2 * batch_.size() + i] = origin_of(forward.direction[d_].y, batch_, row, d_ == 1);
+        direction_.reversed[3 * batch_.size() + i] = forward.place(forward.direction[d_], row);
       }
     }
     worker_.wait_crew();
@@ -186,7 +187,7 @@ class BackwardRunner {
     if (!info().cell_state) return {nullptr, 0, nullptr};
     if (step < 0) return forward_.c_initial();
     if (step < kept_.origin) return c_at_start(first_ / layer_.forward.block_steps);
-    return {kept_.c + (batch_.first(step) - batch_.first(kept_.origin)) * shape_.units, shape_.units, own().rows()};
+    return read(forward_.kept_c(kept_, step));
   }
 
   // One step: the cell's gradient, then what reaches h of the step before.
@@ -209,9 +210,7 @@ class BackwardRunner {
     args.h = forward_.h_at(step);
     args.c_previous = c_at(step - 1);
     args.c = c_at(step);
-    args.saved = {
-        kept_.saved ? kept_.saved + (batch_.first(step) - batch_.first(kept_.origin)) * info().saved * units : nullptr,
-        info().saved * units, own().rows()};
+    args.saved = read(forward_.kept_saved(kept_, step));
     args.dy = dy;
     args.dh = dh;
     args.dc = by_row(direction_.dc, units);
@@ -228,19 +227,19 @@ class BackwardRunner {
     if (info().stages > 1) {
       shape_.cell->backward[1](args);
       worker_.wait_group();
-      product(rows, dgates, 1, forward_.units(), by_row(direction_.dinner, units), false);
+      product(rows, dgates, 1, forward_.units(), by_row(direction_.dinner, units), false, turn(step));
     }
     shape_.cell->backward[0](args);
     worker_.wait_group();
-    product(rows, dgates, 0, forward_.outputs(), dh, !shape_.projected);
+    product(rows, dgates, 0, forward_.outputs(), dh, !shape_.projected, turn(step));
   }
 
   // out (+)= the gradients of a stage's gates times their recurrent weights.
-  void product(int64_t rows, Rows<T> dgates, int stage, Range panels, Rows<T> out, bool add) const {
+  void product(int64_t rows, Rows<T> dgates, int stage, Range panels, Rows<T> out, bool add, Order order) const {
     const StageInfo& s = info().stage[stage];
     const Rows<const T> factors{dgates.base + s.first_slot * shape_.units, dgates.stride, dgates.index};
     shape_.kernels->linear({rows, s.gates * shape_.units, panels.size(), shape_.stage_depth(stage), factors,
-                            direction_.panels.recurrent(stage, panels.first), out, add});
+                            direction_.panels.recurrent(stage, panels.first), out, add, nullptr, order});
   }
 
   // The gradient of h before its projection.
@@ -261,7 +260,7 @@ class BackwardRunner {
     }
     shape_.kernels->linear({rows, shape_.outputs, forward_.units().size(), shape_.units, read(total),
                             direction_.panels.projection(forward_.units().first),
-                            by_row(direction_.dcell, shape_.units), false});
+                            by_row(direction_.dcell, shape_.units), false, nullptr, turn(step)});
   }
 
   // dx of the block, this thread's rows and columns.
@@ -408,8 +407,9 @@ class BackwardRunner {
     const Direction<T>& direction = layer_.forward.direction[d_];
     if (step < 0 && !direction.c0) return {layer_.forward.zeros, 0, nullptr};
     if (step < 0) return {direction.c0 + column, units, direction_.reversed + batch_.size() - active};
-    const Rows<const T> rows = c_at(step);
-    return {rows.base + (active - 1) * units + column, -units, nullptr};
+    const T* base = c_at(step).base + column;
+    if (step < kept_.origin) return {base + (active - 1) * units, -units, nullptr};
+    return {base, units, direction_.reversed + 4 * batch_.size() - active};
   }
 
   // No steps, no gradients.

@@ -41,7 +41,7 @@ struct BackwardDirection {
   T* c;           // block: the recomputed c
   Factors<T> x_factors, h_factors, inner_factors;  // x, h of the step before, inner
   T* dx_own;                                       // (total, I): where directions run at once, this one's part of dx
-  int64_t* reversed;  // 3 lists of B: sequences, and origins in x and y, from the last row to the first
+  int64_t* reversed;  // 4 lists of B: sequences, origins in x and y, places, from the last row to the first
 };
 
 template <class T>

@@ -13,6 +13,8 @@ Batch::Batch(int64_t steps, int64_t size, const int64_t* lengths) : steps_(steps
   std::stable_sort(sequence_.begin(), sequence_.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
   length_.resize(size);
   std::transform(sequence_.begin(), sequence_.end(), length_.begin(), [&](int64_t b) { return lengths[b]; });
+  start_.resize(size);
+  std::partial_sum(length_.begin(), length_.end() - 1, start_.begin() + 1);
   steps_ = length_.front();
   first_.assign(steps_ + 1, 0);
   int64_t running = size;

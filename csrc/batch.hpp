@@ -24,10 +24,12 @@ class Batch {
   int64_t active(int64_t step) const { return ragged() ? first_[step + 1] - first_[step] : size_; }
   // Number of (step, row) pairs before a step: where its rows begin in an array that has no padding.
   int64_t first(int64_t step) const { return ragged() ? first_[step] : step * size_; }
+  // Number of steps of all rows before one: where its steps begin in an array that has one row after the other.
+  int64_t start(int64_t row) const { return ragged() ? start_[row] : row * steps_; }
 
  private:
   int64_t steps_, size_;
-  std::vector<int64_t> sequence_, length_, first_;
+  std::vector<int64_t> sequence_, length_, first_, start_;
 };
 
 }  // namespace rnnkern

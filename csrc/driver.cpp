@@ -128,7 +128,7 @@ void trace(const Spec& spec, const KernelTable& table, const Weights<const T>* w
     for (int64_t step = 0; step < batch.steps(); ++step)
       for (int64_t row = 0; row < batch.active(step); ++row) {
         const int64_t b = batch.sequence(row), t = d == 0 ? step : batch.length(row) - 1 - step;
-        const int64_t at = t * call.batch + b, kept = batch.first(step) + row;
+        const int64_t at = t * call.batch + b, kept = batch.start(row) + step;
         for (int64_t v = 0; v < wanted; ++v) {
           const bool is_gate = v < spec.gates();  // else c
           const T* from =

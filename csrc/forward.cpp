@@ -54,15 +54,22 @@ void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_
 
 template <class T>
 Runner<T>::Runner(const Layer<T>& layer, const Worker& worker, int64_t d, int64_t* lists)
-    : layer_(layer), worker_(worker), direction_(layer.direction[d]), own_(*layer.batch, worker, lists) {
+    : layer_(layer),
+      worker_(worker),
+      direction_(layer.direction[d]),
+      own_(*layer.batch, worker, lists),
+      saved_width_(layer.shape.info().saved * layer.shape.units) {
   const bool reverse = d == 1;
   int64_t* x_origin = lists + OwnRows::list_size(*layer.batch);
   int64_t* y_origin = x_origin + layer.batch->size();
-  block_list_ = y_origin + layer.batch->size();
+  int64_t* places = y_origin + layer.batch->size();
+  block_list_ = places + layer.batch->size();
   for (int64_t i = 0; i < own_.size(); ++i) {
     x_origin[i] = origin_of(layer.x, *layer.batch, own_.rows()[i], reverse);
     y_origin[i] = origin_of(direction_.y, *layer.batch, own_.rows()[i], reverse);
+    places[i] = layer.place(direction_, own_.rows()[i]);
   }
+  places_ = places;
   x_ = {layer.x.data, layer.x.stride_t, reverse, x_origin};
   y_ = {direction_.y.data, direction_.y.stride_t, reverse, y_origin};
   units_ = share(layer.shape.panels(layer.shape.units), worker.units, worker.unit);
@@ -103,13 +110,14 @@ void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous
   const Rows<const T> h_previous = h_at(step - 1);
   const bool again = direction_.discarded != nullptr;  // every h is known: nobody waits for one
   const Rows<T> inner{direction_.inner, shape.units, own_.rows()};
-  if (!saved.base && direction_.saved_step) saved = {direction_.saved_step, info.saved * shape.units, own_.rows()};
+  if (!saved.base && direction_.saved_step) saved = {direction_.saved_step, saved_width_, own_.rows()};
 
   StepForward<T> args;
   args.rows = own_.active(step);
   args.first_panel = units_.first;
   args.panels = units_.size();
   args.units = shape.units;
+  args.order = turn(step);
   args.input = input;
   args.params = panels.params;
   args.params_stride = shape.padded(shape.units);
@@ -130,7 +138,8 @@ void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous
   }
   if (shape.projected && !again) {
     shape.kernels->linear({args.rows, shape.units, outputs_.size(), shape.outputs, read(inner),
-                           read(panels.projection_at(shape, outputs_.first)), h_to(step), false, panels.output_bias});
+                           read(panels.projection_at(shape, outputs_.first)), h_to(step), false, panels.output_bias,
+                           args.order});
     worker_.wait_group();
     if (shape.softmax) {
       const Range own = share(args.rows, worker_.units, worker_.unit);
@@ -143,8 +152,6 @@ void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous
 template <class T>
 void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Kept<T>& kept) const {
   const Shape<T>& shape = layer_.shape;
-  const CellInfo& info = shape.info();
-  const Batch& batch = *layer_.batch;
   Rows<T> input = layer_.input_of(direction_, worker_.group, units_);
   if (first > 0 || !direction_.input_made) {
     int64_t rows = 0;
@@ -156,11 +163,8 @@ void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Ke
 
   Rows<const T> c_previous = c_first;
   for (int64_t s = first; s < last; ++s) {
-    const int64_t kept_row = batch.first(s) - batch.first(kept.origin);
-    Rows<T> c{direction_.cn, shape.units, own_.sequences()}, saved{nullptr, 0, nullptr};
-    if (kept.c) c = {kept.c + kept_row * shape.units, shape.units, own_.rows()};
-    if (kept.saved) saved = {kept.saved + kept_row * info.saved * shape.units, info.saved * shape.units, own_.rows()};
-    step(s, read(input), c_previous, c, saved);
+    const Rows<T> c = kept.c ? kept_c(kept, s) : Rows<T>{direction_.cn, shape.units, own_.sequences()};
+    step(s, read(input), c_previous, c, kept_saved(kept, s));
     input.base += own_.active(s) * input.stride;
     c_previous = read(c);
   }
@@ -183,7 +187,7 @@ void finish(const Layer<T>& layer, const Direction<T>& direction, const Runner<T
                 direction.hn + sequence * layer.shape.outputs + columns.first);
     }
     if (direction.kept.c && last >= 0) {
-      const T* c = direction.kept.c + (batch.first(last) + row) * layer.shape.units;
+      const T* c = direction.kept.c + (batch.start(row) + last) * layer.shape.units;
       std::copy(c + units.first, c + units.last, direction.cn + sequence * layer.shape.units + units.first);
     }
   }
@@ -205,7 +209,7 @@ void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64
       copy_rows(own.active(first), runner.unit_columns(), c_previous, {start, units, own.rows()});
     }
     runner.run(first, last, c_previous, direction.kept);
-    if (direction.kept.c) c_previous = {direction.kept.c + layer.batch->first(last - 1) * units, units, own.rows()};
+    if (direction.kept.c) c_previous = read(runner.kept_c(direction.kept, last - 1));
   }
   finish(layer, direction, runner);
 }

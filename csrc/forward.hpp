@@ -5,12 +5,13 @@
 
 namespace rnnkern {
 
-// What a forward pass keeps of one layer and direction for backward, without padding: row r of step s is row
-// batch.first(s) - batch.first(origin) + r.
+// What a forward pass keeps of one layer and direction for backward, without padding, one row of the batch after the
+// other: step s of row r is at Layer::place(r) + s - origin. So what threads write is not interleaved: the processor
+// would fetch ahead what another core has just written, and make that one fetch it back.
 template <class T>
 struct Kept {
-  T* saved = nullptr;    // (rows, saved * H)
-  T* c = nullptr;        // (rows, H)
+  T* saved = nullptr;    // (places, saved * H)
+  T* c = nullptr;        // (places, H)
   T* c_start = nullptr;  // (blocks, B, H): c before each block of time, to recompute the rest from
   int64_t origin = 0;
 };
@@ -51,6 +52,10 @@ struct Layer {
 
   int64_t blocks() const { return divide_up(batch->steps(), block_steps); }
   int64_t block_rows() const { return block_steps * batch->size(); }
+  // Of the first step of a row in what is kept of the whole sequences, or of a block that is computed again.
+  int64_t place(const Direction<T>& direction, int64_t row) const {
+    return direction.discarded ? row * block_steps : batch->start(row);
+  }
   // The part of a block's input product, a row of the block each, that the thread for a group of sequences and these
   // panels of hidden units reads.
   Rows<T> input_of(const Direction<T>& direction, int64_t group, Range units) const {
@@ -58,7 +63,7 @@ struct Layer {
     return {direction.input + (group * shape.panels(shape.units) + units.first) * group_rows * width,
             units.size() * width, nullptr};
   }
-  int64_t row_list_size() const { return OwnRows::list_size(*batch) + 2 * batch->size() + block_rows(); }
+  int64_t row_list_size() const { return OwnRows::list_size(*batch) + 3 * batch->size() + block_rows(); }
 };
 
 // Work space of a layer's directions, for at most `threads` threads.
@@ -83,6 +88,9 @@ class Runner {
   const OwnRows& own() const { return own_; }
   Rows<const T> h_at(int64_t step) const;  // step -1: the initial state
   Rows<const T> c_initial() const;         // c0 or zeros, by sequence
+  // What is kept of a step.
+  Rows<T> kept_saved(const Kept<T>& kept, int64_t step) const { return kept_at(kept, step, kept.saved, saved_width_); }
+  Rows<T> kept_c(const Kept<T>& kept, int64_t step) const { return kept_at(kept, step, kept.c, layer_.shape.units); }
   Track<const T> x() const { return x_; }
   Range units() const { return units_; }      // panels of hidden units
   Range outputs() const { return outputs_; }  // panels of h
@@ -91,6 +99,9 @@ class Runner {
 
  private:
   Range columns(Range panels, int64_t width) const;
+  Rows<T> kept_at(const Kept<T>& kept, int64_t step, T* base, int64_t width) const {
+    return {base ? base + (step - kept.origin) * width : nullptr, width, places_};
+  }
   void step(int64_t step, Rows<const T> input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const;
   Rows<T> h_to(int64_t step) const;
 
@@ -101,6 +112,8 @@ class Runner {
   Track<const T> x_;
   Track<T> y_;
   Range units_, outputs_;
+  const int64_t saved_width_;
+  const int64_t* places_;  // of the own rows in what is kept
   int64_t* block_list_;
 };
 

@@ -87,12 +87,18 @@ struct GateWeights {
                    // `plain_rows` rows of factors; nullptr: packed
 };
 
+// In which order a product reads its groups of panels. The same weights, read again and again, do best by turns: what a
+// cache still holds of the last time is then read first, and not displaced before it is.
+enum class Order : bool { ascending, descending };
+inline Order turn(int64_t step) { return step & 1 ? Order::descending : Order::ascending; }
+
 // One stage of one step, for `rows` sequences and panels [first_panel, first_panel + panels) of hidden units.
 template <class T>
 struct StepForward {
   int64_t rows, first_panel, panels, units, depth;
   Rows<const T> factors;  // (rows, depth): h of the step before, or `inner` in the second stage
   GateWeights<T> weights;
+  Order order;
   Rows<const T> input;  // the input product: [panel - first_panel][gate][lane]
   const T* params;      // [param][unit], each padded to whole panels; `params_stride` apart
   int64_t params_stride;
@@ -140,6 +146,7 @@ struct LinearProduct {
   Rows<T> out;  // (rows, width)
   bool add;
   const T* bias = nullptr;  // (width), padded to whole panels; nullptr: none
+  Order order = Order::ascending;
 };
 
 // out (rows, width) = a^T b, or its continuation.

@@ -196,6 +196,17 @@ RNNKERN_INLINE SideBySide<PanelRows<T>> from_panel(const PanelRows<T>& b, int, i
   return {{b.rows, b.first + p * b.stride, b.stride}, INT64_MAX};
 }
 
+// The first panel of the group that panel p is of.
+template <class T>
+RNNKERN_INLINE int64_t group_start(const Panels<T>& b, int64_t p) {
+  const int64_t in_group = (b.first + p) % b.group;
+  return in_group < p ? p - in_group : 0;
+}
+template <class T>
+RNNKERN_INLINE int64_t group_start(const PanelRows<T>&, int64_t) {
+  return 0;
+}
+
 // The `place` of products whose sums are nowhere but in the tile that the hook reads.
 struct InTile {
   template <class T>
@@ -206,24 +217,30 @@ struct InTile {
 
 // For the tiles that cover rows x panels, at most `panel_limit` wide: sum(factors, first_row, rows, first_panel,
 // panels, operand, tile) fills one and hook(first_row, rows, first_panel, panels, tile) reads it. `a(row)` points at a
-// row's factors; `from(panel)` is what to multiply with from there on.
-template <int G, class T, class RowOf, class From, class Sum, class Hook>
-RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, RowOf a, From from, Sum sum, Hook hook) {
+// row's factors; `from(panel)` is what to multiply with from there on; start(panel) is where its group begins.
+template <int G, class T, class RowOf, class From, class Start, class Sum, class Hook>
+RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, Order order, RowOf a, From from,
+                              Start start, Sum sum, Hook hook) {
   alignas(64) T tile[kTileElements<T>];
   constexpr int kMaxRows = TileShape<G>::max_rows;
   const int row_limit = rows < kMaxRows ? static_cast<int>(rows) : kMaxRows;
-  for (int64_t p = 0; p < panels;) {
-    const auto side_by_side = from(p);
-    const int panel_count = next_block(smaller(panels - p, side_by_side.count), panel_limit);
-    for (int64_t r = 0; r < rows;) {
-      const int row_count = next_block(rows - r, row_limit);
-      const T* row[kMaxRows];
-      for (int i = 0; i < row_count; ++i) row[i] = a(r + i);
-      sum(row, r, row_count, p, panel_count, side_by_side.operand, tile);
-      hook(r, row_count, p, panel_count, static_cast<const T*>(tile));
-      r += row_count;
+  for (int64_t done = 0, group = 0; done < panels; done += group) {
+    const int64_t last = panels - done;  // descending: of the panels that are left
+    const int64_t first = order == Order::ascending ? done : start(last - 1);
+    group = order == Order::ascending ? smaller(from(first).count, last) : last - first;
+    for (int64_t p = first; p < first + group;) {
+      const auto side_by_side = from(p);
+      const int panel_count = next_block(first + group - p, panel_limit);
+      for (int64_t r = 0; r < rows;) {
+        const int row_count = next_block(rows - r, row_limit);
+        const T* row[kMaxRows];
+        for (int i = 0; i < row_count; ++i) row[i] = a(r + i);
+        sum(row, r, row_count, p, panel_count, side_by_side.operand, tile);
+        hook(r, row_count, p, panel_count, static_cast<const T*>(tile));
+        r += row_count;
+      }
+      p += panel_count;
     }
-    p += panel_count;
   }
 }
 
@@ -237,15 +254,16 @@ int panel_limit(int64_t rows) {
 // The products with panels. `place`, called as the hook is and with the stride of the tile's rows, says where the sums
 // come to stand: in the tile, or where it likes.
 template <int G, class T, class B, class RowOf, class Place, class Hook>
-RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, RowOf a, int64_t step, const B& b,
-                             Place place, Hook hook) {
+RNNKERN_INLINE void multiply(int64_t rows, int64_t panels, int64_t depth, Order order, RowOf a, int64_t step,
+                             const B& b, Place place, Hook hook) {
   const auto sum = [&](const T* const* row, int64_t r, int row_count, int64_t p, int panel_count, const auto& operand,
                        T* tile) {
     fill_tile<G, T>(row_count, panel_count, depth, row, step, operand,
                     place(r, row_count, p, panel_count, tile, int64_t{panel_count} * G * kLanes<T>));
   };
   for_tiles<G, T>(
-      rows, panels, panel_limit<G>(rows), a, [&](int64_t p) { return from_panel(b, G, depth, p); }, sum, hook);
+      rows, panels, panel_limit<G>(rows), order, a, [&](int64_t p) { return from_panel(b, G, depth, p); },
+      [&](int64_t p) { return group_start(b, p); }, sum, hook);
 }
 
 // Sums of a tile, one panel wide, of weights that are not packed: a square of each gate at a time, where it stays in
@@ -305,7 +323,7 @@ __attribute__((noinline)) void multiply_plain_row(int64_t depth, const T* a, con
 // The products with the weights of gates, from `first_panel` on.
 template <int G, class T, class RowOf, class Hook>
 RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t panels, int64_t units, int64_t depth,
-                                   RowOf a, const GateWeights<T>& weights, Hook hook) {
+                                   Order order, RowOf a, const GateWeights<T>& weights, Hook hook) {
   constexpr int L = kLanes<T>;
   struct Operand {
     Stream<const T> packed;
@@ -316,6 +334,7 @@ RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t pa
     const auto [packed, count] = from_panel(weights.packed, G, depth, p);
     return {{packed, nullptr}, count};
   };
+  const auto start = [&](int64_t p) { return weights.plain ? p : group_start(weights.packed, p); };
   const auto sum = [&](const T* const* row, int64_t, int row_count, int64_t p, int panel_count, const Operand& b,
                        T* tile) {
     const int64_t count = units - (first_panel + p) * L;
@@ -326,7 +345,7 @@ RNNKERN_INLINE void multiply_gates(int64_t rows, int64_t first_panel, int64_t pa
     else
       multiply_plain_tile<T, G>(depth, row, row_count, b.plain, units, count, tile);
   };
-  for_tiles<G, T>(rows, panels, panel_limit<G>(rows), a, from, sum, hook);
+  for_tiles<G, T>(rows, panels, panel_limit<G>(rows), order, a, from, start, sum, hook);
 }
 
 }  // namespace

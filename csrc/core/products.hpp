@@ -17,7 +17,7 @@ void input_product_of(const InputProduct<T>& product) {
     }
   };
   multiply_gates<G, T>(
-      product.rows, product.first_panel, product.panels, product.units, product.depth,
+      product.rows, product.first_panel, product.panels, product.units, product.depth, Order::ascending,
       [&](int64_t row) { return row_of(product.a, row); }, product.weights, add_bias);
 }
 
@@ -47,8 +47,8 @@ void linear_product(const LinearProduct<T>& product) {
       }
   };
   multiply<1, T>(
-      product.rows, product.panels, product.depth, [&](int64_t row) { return row_of(product.a, row); }, 1,
-      product.weights, InTile{}, finish);
+      product.rows, product.panels, product.depth, product.order, [&](int64_t row) { return row_of(product.a, row); },
+      1, product.weights, InTile{}, finish);
 }
 
 // Rows of the result at a time, whose factors stay in a cache meanwhile.
@@ -90,8 +90,8 @@ void outer_product(const OuterProduct<T>& product) {
               [&](int at, T* out, int64_t count) { store(out, load(tile + at), count); });
     };
     multiply<1, T>(
-        rows, (product.width + L - 1) / L, product.depth, [&](int64_t row) { return product.a + first + row; },
-        product.a_stride, product.b, place, finish);
+        rows, (product.width + L - 1) / L, product.depth, Order::ascending,
+        [&](int64_t row) { return product.a + first + row; }, product.a_stride, product.b, place, finish);
     first += rows;
   }
 }

@@ -56,7 +56,7 @@ void step_forward(const StepForward<typename Entry::Element>& step) {
     }
   };
   multiply_gates<G, T>(
-      step.rows, step.first_panel, step.panels, step.units, step.depth,
+      step.rows, step.first_panel, step.panels, step.units, step.depth, step.order,
       [&](int64_t row) { return row_of(step.factors, row); }, step.weights, cell);
 }
 
