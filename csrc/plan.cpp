@@ -11,7 +11,7 @@ namespace {
 constexpr double kFlops = 10e9;            // multiply-adds per lane, core and second, times two
 constexpr double kCacheBandwidth = 2.5e9;  // bytes of weights a second from a core's own cache, per byte of a vector
 constexpr double kSharedBandwidth = 50e9;  // and from the one that cores share
-constexpr double kOwnCache = 700e3;        // bytes of weights that stay in a core's own cache
+constexpr double kOwnCache = 800e3;        // bytes of weights that stay in a core's own cache
 constexpr double kActivation = 8e-9;       // seconds of a vector
 #ifdef RNNKERN_EAGER_TEAMS                 // for tests: small problems are split, too
 constexpr double kBarrier = 0, kTeam = 0, kTransfer = 1e30;
@@ -30,7 +30,8 @@ double seconds(const Problem& p, const Plan& plan) {
   const double own_rows = std::max(rows, 1.0);
   const double recurrent = units * p.gates * p.output_size, input = units * p.gates * p.input_size;
   const double bytes = recurrent * p.element_size;
-  const double read = bytes / (bytes < kOwnCache ? own_cache : kSharedBandwidth);
+  const double near = std::min(bytes, kOwnCache);  // weights are read by turns
+  const double read = near / own_cache + (bytes - near) / kSharedBandwidth;
   const double passes = p.backward ? 3 : 1;
   const double products = 2 * own_rows / flops;  // seconds per weight
   const double step = std::max(read, products * recurrent) + (passes - 1) * products * recurrent +
