@@ -107,6 +107,7 @@ void bind_settings(py::module_& module) {
   module.def("context_threads", context_threads);
   module.def("set_process_threads", set_process_threads, py::arg("threads"));
   module.attr("most_threads") = kMostThreads;
+  module.def("barrier_seconds", barrier_seconds);
   module.def("openmp_runtime", openmp_runtime);
   module.def("compiler", compiler);
   module.def("cells", cell_names);

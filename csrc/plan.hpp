@@ -1,4 +1,4 @@
-// How the work of one layer is split over the threads: a pure function of sizes and thread count.
+// How the work of one layer is split over the threads: a function of sizes, thread count and what a barrier costs.
 #pragma once
 
 #include <cstdint>

@@ -99,6 +99,11 @@ bool after_pause() {
   return now() - last_end.load(std::memory_order_relaxed) > pause;
 }
 
+// In nanoseconds: the two last times that a team's first threads took to wait for each other, when that was, and how
+// long it counts.
+constexpr int64_t kWorthATry = 50, kBarrierLasts = 100'000'000;
+std::atomic<int64_t> last_barrier{kWorthATry}, barrier_before{kWorthATry}, barrier_seen{0};
+
 // Calls in flight share the threads: a caller that finds others at work takes its part of them.
 std::atomic<int> calls{0};
 
@@ -160,26 +165,45 @@ class Gathering {
     kept_away_.remember_size(size - 1);
     placement_.claim();
     team.prepare(team.context, size);
-    prepared_.store(true, std::memory_order_release);
+    const bool measure = size > 1 && now() - barrier_seen.load(std::memory_order_relaxed) > kBarrierLasts / 20;
+    begin_.store(measure ? Begin::meet : Begin::work, std::memory_order_release);
     const auto complete = [&] { return joined_.load(std::memory_order_acquire) == size - 1; };
     const bool undisturbed = kept_away_.count() >= size - 1;
     while (undisturbed && !complete() && team.meanwhile(team.context)) {
     }
     wait_until(complete, undisturbed ? kPatience : std::chrono::microseconds(5), [&] { team.meanwhile(team.context); });
     kept_away_.end();
+    if (measure) meet();
   }
   void join(int thread) {
     kept_away_.remember(thread);
     placement_.claim();
     joined_.fetch_add(1, std::memory_order_release);
-    wait_until([&] { return prepared_.load(std::memory_order_acquire); });
+    wait_until([&] { return begin_.load(std::memory_order_acquire) != Begin::not_yet; });
+    if (thread == 1 && begin_.load(std::memory_order_relaxed) == Begin::meet) {
+      wait_until([&] { return asked_.load(std::memory_order_acquire); });
+      answered_.store(true, std::memory_order_release);
+    }
   }
 
  private:
+  // Measures how long the second thread's answer takes.
+  void meet() {
+    const int64_t start = now();
+    asked_.store(true, std::memory_order_release);
+    wait_until([&] { return answered_.load(std::memory_order_acquire); });
+    const int64_t end = now();
+    barrier_before.store(last_barrier.exchange(end - start, std::memory_order_relaxed), std::memory_order_relaxed);
+    barrier_seen.store(end, std::memory_order_relaxed);
+  }
+
   KeptAway kept_away_;
   Placement placement_;
   std::atomic<int> joined_{0};
-  std::atomic<bool> prepared_{false};
+  enum class Begin { not_yet, meet, work };
+  std::atomic<Begin> begin_{Begin::not_yet};
+  alignas(64) std::atomic<bool> asked_{false};
+  alignas(64) std::atomic<bool> answered_{false};
 };
 
 // The runtime's own barrier at the end spins for long, even when the thread that it waits for has not been given a
@@ -246,6 +270,13 @@ const char* openmp_runtime() {
 #else
   return "libgomp";
 #endif
+}
+
+double barrier_seconds() {
+  const bool known = now() - barrier_seen.load(std::memory_order_relaxed) <= kBarrierLasts;
+  const int64_t last = last_barrier.load(std::memory_order_relaxed),
+                before = barrier_before.load(std::memory_order_relaxed);
+  return 1e-9 * static_cast<double>(known ? std::min(last, before) : kWorthATry);  // one may have been disturbed
 }
 
 int worth_waking(int wanted, double seconds) {

@@ -16,6 +16,11 @@ const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 // while.
 int worth_waking(int wanted, double seconds);
 
+// Seconds that two threads take to wait for each other, as measured when a team gathers: cores may share a cache, or be
+// far apart, and a machine may move the threads from the one to the other. Where that has not been seen for a while, so
+// little that a team is worth a try.
+double barrier_seconds();
+
 // A reusable barrier of `size` threads, the same at every wait, of which each gives its rank. By dissemination: in
 // round after round a thread tells the one 1, 2, 4, ... ranks ahead that it is there, and is told by the one as far
 // behind; so two threads wait for one transfer of a cache line, and nobody for a counter that all of them

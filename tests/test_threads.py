@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import rnnkern
+from rnnkern import _core
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at libgomp and /proc")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -34,6 +35,23 @@ def _restore_threads():
 def layer_and_input(batch=8, hidden=128, steps=20, seed=0):
     layer = rnnkern.LSTM(hidden, hidden, seed=seed)
     return layer, np.random.default_rng(seed).standard_normal((steps, batch, hidden), dtype=np.float32)
+
+
+@linux
+@pytest.mark.skipif(CORES < 2, reason="two processors")
+def test_teams_measure_what_a_barrier_costs():
+    """Now and then, and what was measured long ago counts no more: then a team is worth a try."""
+    layer, x = layer_and_input(batch=32, steps=100)  # long enough to wake a team for
+    rnnkern.set_num_threads(2)
+    seen = set()
+    for _ in range(20):
+        layer(x)
+        seen.add(_core.barrier_seconds())
+        time.sleep(0.01)
+    assert len(seen) > 2
+    assert all(1e-9 < seconds < 1e-2 for seconds in seen)
+    time.sleep(0.2)
+    assert _core.barrier_seconds() == pytest.approx(50e-9), "worth a try"
 
 
 PRELUDE = """
