@@ -173,10 +173,22 @@ constexpr int kTileElements = 24 * kLanes<T>;
 
 RNNKERN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// The size of the next of the blocks, at most `limit` each and as equal as can be, that `left` is divided into.
-RNNKERN_INLINE int next_block(int64_t left, int limit) {
-  const int64_t blocks = (left + limit - 1) / limit;
-  return static_cast<int>((left + blocks - 1) / blocks);
+// The blocks, at most `limit` each and as equal as can be, the larger ones first, that `count` is divided into.
+class Blocks {
+ public:
+  RNNKERN_INLINE Blocks(int64_t count, int64_t limit) {
+    const int64_t blocks = (count + limit - 1) / limit;
+    if (blocks > 0) least_ = static_cast<int>(count / blocks), larger_ = count % blocks;
+  }
+  RNNKERN_INLINE int size(int64_t block) const { return least_ + (block < larger_); }
+
+ private:
+  int least_ = 0;
+  int64_t larger_ = 0;
+};
+// The first of them.
+RNNKERN_INLINE int next_block(int64_t left, int64_t limit) {
+  return left <= limit ? static_cast<int>(left) : Blocks(left, limit).size(0);
 }
 
 // What a tile multiplies with, from some panel on, and how many panels may stand side by side in it.
@@ -223,7 +235,7 @@ RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, Ord
                               Start start, Sum sum, Hook hook) {
   alignas(64) T tile[kTileElements<T>];
   constexpr int kMaxRows = TileShape<G>::max_rows;
-  const int row_limit = rows < kMaxRows ? static_cast<int>(rows) : kMaxRows;
+  const Blocks row_blocks(rows, kMaxRows);
   for (int64_t done = 0, group = 0; done < panels; done += group) {
     const int64_t last = panels - done;  // descending: of the panels that are left
     const int64_t first = order == Order::ascending ? done : start(last - 1);
@@ -231,8 +243,8 @@ RNNKERN_INLINE void for_tiles(int64_t rows, int64_t panels, int panel_limit, Ord
     for (int64_t p = first; p < first + group;) {
       const auto side_by_side = from(p);
       const int panel_count = next_block(first + group - p, panel_limit);
-      for (int64_t r = 0; r < rows;) {
-        const int row_count = next_block(rows - r, row_limit);
+      for (int64_t r = 0, block = 0; r < rows; ++block) {
+        const int row_count = row_blocks.size(block);
         const T* row[kMaxRows];
         for (int i = 0; i < row_count; ++i) row[i] = a(r + i);
         sum(row, r, row_count, p, panel_count, side_by_side.operand, tile);
