@@ -29,7 +29,7 @@ struct BackwardDirection {
   const Weights<T>* dweights;  // nullptr: not wanted
   Kept<T> kept;
 
-  // Work space. Those of a block have a row per (step, row) of the block.
+  // Work space. Those of a block have a row per (step, row) of the block, what is computed again per place (see Kept).
   T* dh;          // (B, O): the gradient of h, from the steps after
   T* dc;          // (B, H)
   T* dcell;       // (B, H): the gradient of h before its projection
@@ -37,8 +37,8 @@ struct BackwardDirection {
   T* dgates;      // block: (slots * H), dgates_stride apart
   T* dprojected;  // block: (O), the whole gradient of what the projection makes, before the softmax
   T* inner;       // block: (H), what the second product multiplied
-  T* saved;       // block: the recomputed values
-  T* c;           // block: the recomputed c
+  T* saved;       // the recomputed values of a block
+  T* c;           // and its c
   Factors<T> x_factors, h_factors, inner_factors;  // x, h of the step before, inner
   T* dx_own;                                       // (total, I): where directions run at once, this one's part of dx
   int64_t* reversed;  // 4 lists of B: sequences, origins in x and y, places, from the last row to the first

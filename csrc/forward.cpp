@@ -187,7 +187,8 @@ void finish(const Layer<T>& layer, const Direction<T>& direction, const Runner<T
                 direction.hn + sequence * layer.shape.outputs + columns.first);
     }
     if (direction.kept.c && last >= 0) {
-      const T* c = direction.kept.c + (batch.start(row) + last) * layer.shape.units;
+      const Rows<T> kept = runner.kept_c(direction.kept, last);
+      const T* c = kept.base + kept.index[i] * kept.stride;
       std::copy(c + units.first, c + units.last, direction.cn + sequence * layer.shape.units + units.first);
     }
   }

@@ -5,9 +5,9 @@
 
 namespace rnnkern {
 
-// What a forward pass keeps of one layer and direction for backward, without padding, one row of the batch after the
-// other: step s of row r is at Layer::place(r) + s - origin. So what threads write is not interleaved: the processor
-// would fetch ahead what another core has just written, and make that one fetch it back.
+// What a forward pass keeps of one layer and direction for backward, one row of the batch after the other: step s of
+// row r is at Layer::place(r) + s - origin. So what threads write is not interleaved: the processor would fetch ahead
+// what another core has just written, and make that one fetch it back.
 template <class T>
 struct Kept {
   T* saved = nullptr;    // (places, saved * H)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layer.hpp"
+#include "threads.hpp"
 #include "workspace.hpp"
 
 namespace rnnkern {
@@ -12,12 +13,15 @@ namespace rnnkern {
 template <class LayOut, class Begin, class Meanwhile, class Body>
 void run_planned(const Problem& problem, int threads, LayOut&& lay_out, Begin&& begin, Meanwhile&& meanwhile,
                  Body&& body) {
-  const Plan wanted = make_plan(problem, worth_waking(threads, seconds_alone(problem)));
+  const int most = worth_waking(threads, seconds_alone(problem));
+  const double barrier = most > 1 ? barrier_seconds_or_try() : 0;
+  const Plan wanted = make_plan(problem, most, barrier);
   const Barrier::Places places = Barrier::places(barrier_places(wanted));
   const Workspace workspace = rnnkern::lay_out([&](Arena& arena) { lay_out(arena, wanted, places.get()); });
   run_team(
-      wanted.threads(), [&](int team) { begin(team == wanted.threads() ? wanted : make_plan(problem, team), team); },
-      meanwhile, body);
+      wanted.threads(),
+      [&](int team) { begin(team == wanted.threads() ? wanted : make_plan(problem, team, barrier), team); }, meanwhile,
+      body);
 }
 
 }  // namespace rnnkern

@@ -5,7 +5,6 @@
 
 #include "kernels.hpp"
 #include "ranges.hpp"
-#include "threads.hpp"
 
 namespace rnnkern {
 namespace {
@@ -18,15 +17,13 @@ constexpr double kOwnCache = 800e3;        // bytes of weights that stay in a co
 constexpr double kActivation = 8e-9;       // seconds of a vector
 constexpr double kLatency = 1e-9;          // seconds of a multiply-add that waits for the one before
 #ifdef RNNKERN_EAGER_TEAMS                 // for tests: small problems are split, too
-constexpr double kTeam = 0;
-double barrier() { return 0; }
+constexpr double kTeam = 0, kBarriers = 0;
 #else
 constexpr double kTeam = 4e-6;  // what a team costs at all
-double barrier() { return barrier_seconds(); }
+constexpr double kBarriers = 1;
 #endif
 constexpr double kHanded = 600;  // bytes that another core has just written, read in the time of a barrier
 
-// `barrier`: seconds that two threads take to wait for each other.
 double seconds(const Problem& p, const Plan& plan, double barrier) {
   const double lanes = static_cast<double>(p.lanes), flops = kFlops * lanes;
   const double own_cache = std::max(kCacheBandwidth * lanes * p.element_size, kSharedBandwidth);
@@ -42,7 +39,8 @@ double seconds(const Problem& p, const Plan& plan, double barrier) {
   const double products = 2 * own_rows / flops;  // seconds per weight
   // The gradient of h sums over the gates, the gates over h; a group of panels at a time.
   const int64_t depth = p.backward ? p.gates * p.hidden_size : p.output_size;
-  const int64_t groups = divide_up(divide_up(panels, plan.units), kGroupPanels[p.backward ? 1 : p.gates]);
+  const int64_t columns = p.backward ? divide_up(p.output_size, p.lanes) : panels;
+  const int64_t groups = divide_up(divide_up(columns, plan.units), kGroupPanels[p.backward ? 1 : p.gates]);
   const double chain = static_cast<double>(depth * groups) * kLatency;
   const double step = std::max({read, products * recurrent, chain}) + (passes - 1) * products * recurrent +
                       passes * products * input + (p.gates + 1) * units * own_rows * kActivation / lanes +
@@ -61,18 +59,17 @@ double seconds(const Problem& p, const Plan& plan, double barrier) {
 
 double seconds_alone(const Problem& p) { return seconds(p, Plan{1, 1, 1}, 0); }
 
-Plan make_plan(const Problem& p, int threads) {
+Plan make_plan(const Problem& p, int threads, double barrier) {
   const int64_t panels = divide_up(p.hidden_size, p.lanes);
   Plan best{1, 1, 1};
   double best_seconds = seconds_alone(p);
   if (threads == 1 || best_seconds <= kTeam) return best;
-  const double wait = barrier();
   for (int directions = 1; directions <= p.directions; ++directions) {
     const int each = threads / directions;
     for (int rows = 1; rows <= each && rows <= std::max<int64_t>(p.batch, 1); ++rows) {
       const int units = static_cast<int>(std::min<int64_t>(each / rows, panels));
       const Plan plan{directions, rows, units};
-      const double estimate = seconds(p, plan, wait);
+      const double estimate = seconds(p, plan, kBarriers * barrier);
       if (estimate < best_seconds) {
         best = plan;
         best_seconds = estimate;

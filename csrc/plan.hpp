@@ -1,4 +1,4 @@
-// How the work of one layer is split over the threads: a function of sizes, thread count and what a barrier costs.
+// How the work of one layer is split over the threads: a pure function of sizes, thread count and a barrier's time.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,8 @@ struct Plan {
   int threads() const { return directions * rows * units; }
 };
 
-Plan make_plan(const Problem&, int threads);
+// `barrier`: seconds that two threads take to wait for each other.
+Plan make_plan(const Problem&, int threads, double barrier);
 
 // Steps per block of time. Forward: what keeps the block's input product in cache. Backward: as many as are worth
 // reading and writing the gradients of the weights for, at every block.

@@ -99,10 +99,11 @@ bool after_pause() {
   return now() - last_end.load(std::memory_order_relaxed) > pause;
 }
 
-// In nanoseconds: the two last times that a team's first threads took to wait for each other, when that was, and how
-// long it counts.
-constexpr int64_t kWorthATry = 50, kBarrierLasts = 100'000'000;
+// In nanoseconds: the two last times that a team's first threads took to wait for each other, and when that was.
+constexpr int64_t kWorthATry = 50, kDisturbed = 1000, kMeasuredAgain = 5'000'000, kLongAgo = 1'000'000'000;
 std::atomic<int64_t> last_barrier{kWorthATry}, barrier_before{kWorthATry}, barrier_seen{0};
+
+bool barrier_older_than(int64_t age) { return now() - barrier_seen.load(std::memory_order_relaxed) > age; }
 
 // Calls in flight share the threads: a caller that finds others at work takes its part of them.
 std::atomic<int> calls{0};
@@ -165,7 +166,7 @@ class Gathering {
     kept_away_.remember_size(size - 1);
     placement_.claim();
     team.prepare(team.context, size);
-    const bool measure = size > 1 && now() - barrier_seen.load(std::memory_order_relaxed) > kBarrierLasts / 20;
+    const bool measure = size > 1 && barrier_older_than(kMeasuredAgain);
     begin_.store(measure ? Begin::meet : Begin::work, std::memory_order_release);
     const auto complete = [&] { return joined_.load(std::memory_order_acquire) == size - 1; };
     const bool undisturbed = kept_away_.count() >= size - 1;
@@ -187,20 +188,24 @@ class Gathering {
   }
 
  private:
-  // Measures how long the second thread's answer takes.
+  enum class Begin { not_yet, meet, work };
+
+  // Measures how long the second thread's answer takes. One that had to wait for a processor says nothing.
   void meet() {
     const int64_t start = now();
     asked_.store(true, std::memory_order_release);
     wait_until([&] { return answered_.load(std::memory_order_acquire); });
-    const int64_t end = now();
-    barrier_before.store(last_barrier.exchange(end - start, std::memory_order_relaxed), std::memory_order_relaxed);
+    const int64_t end = now(), took = std::max<int64_t>(end - start, 1);
+    if (took < kDisturbed) {
+      const int64_t before = last_barrier.exchange(took, std::memory_order_relaxed);
+      barrier_before.store(barrier_older_than(kLongAgo) ? took : before, std::memory_order_relaxed);
+    }
     barrier_seen.store(end, std::memory_order_relaxed);
   }
 
   KeptAway kept_away_;
   Placement placement_;
   std::atomic<int> joined_{0};
-  enum class Begin { not_yet, meet, work };
   std::atomic<Begin> begin_{Begin::not_yet};
   alignas(64) std::atomic<bool> asked_{false};
   alignas(64) std::atomic<bool> answered_{false};
@@ -273,11 +278,11 @@ const char* openmp_runtime() {
 }
 
 double barrier_seconds() {
-  const bool known = now() - barrier_seen.load(std::memory_order_relaxed) <= kBarrierLasts;
-  const int64_t last = last_barrier.load(std::memory_order_relaxed),
-                before = barrier_before.load(std::memory_order_relaxed);
-  return 1e-9 * static_cast<double>(known ? std::min(last, before) : kWorthATry);  // one may have been disturbed
+  // One of them may have been disturbed a little.
+  return 1e-9 * static_cast<double>(std::min(last_barrier.load(std::memory_order_relaxed),
+                                             barrier_before.load(std::memory_order_relaxed)));
 }
+double barrier_seconds_or_try() { return barrier_older_than(kLongAgo) ? 1e-9 * kWorthATry : barrier_seconds(); }
 
 int worth_waking(int wanted, double seconds) {
   constexpr double short_call = 0.2e-3;

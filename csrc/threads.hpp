@@ -16,10 +16,11 @@ const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 // while.
 int worth_waking(int wanted, double seconds);
 
-// Seconds that two threads take to wait for each other, as measured when a team gathers: cores may share a cache, or be
-// far apart, and a machine may move the threads from the one to the other. Where that has not been seen for a while, so
-// little that a team is worth a try.
+// Seconds that two threads took to wait for each other, when a team gathered that measured it: cores may share a cache
+// or be far apart, and a system moves threads from the one to the other. Where that was long ago, a second function
+// says so little that teams are tried again.
 double barrier_seconds();
+double barrier_seconds_or_try();
 
 // A reusable barrier of `size` threads, the same at every wait, of which each gives its rank. By dissemination: in
 // round after round a thread tells the one 1, 2, 4, ... ranks ahead that it is there, and is told by the one as far
