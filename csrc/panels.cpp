@@ -170,8 +170,9 @@ void ForwardPanels<T>::pack(const Shape<T>& shape, const Weights<const T>& weigh
 }
 
 // Packing is worth it for a matrix whose rows are longer than this, in bytes, and which is read so often at least; more
-// often where it is large, in bytes.
-constexpr int64_t kShortRow = 256, kUsesWorthPacking = 16, kLarge = int64_t{2} << 20;
+// often where it is large, in bytes. Rows that all of a block of time are multiplied with may be longer where vectors
+// are cache lines: tiles then read more of a row at once.
+constexpr int64_t kShortRow = 256, kShortRowOfBlock = 1024, kUsesWorthPacking = 16, kLarge = int64_t{2} << 20;
 
 template <class T>
 void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weights<const T>& weights, bool with_input,
@@ -179,10 +180,10 @@ void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weigh
   const CellInfo& info = shape.info();
   weights_ = weights;
   // As they are: whole panels only, all gates in order, and no gate whose weights are ignored.
-  const auto matrix = [&](bool in_order, const T* rows, int64_t width, int64_t depth) {
+  const auto matrix = [&](bool in_order, const T* rows, int64_t width, int64_t depth, int64_t short_row) {
     const bool can = in_order && width % shape.lanes() == 0 && shape.coupling == Coupling::none;
     const int64_t size = sizeof(T), uses = batch.steps() + batch.total() / 16;
-    const bool worth = width * size > kShortRow && uses >= kUsesWorthPacking * (width * depth * size > kLarge ? 3 : 1);
+    const bool worth = width * size > short_row && uses >= kUsesWorthPacking * (width * depth * size > kLarge ? 3 : 1);
     const int64_t panels = shape.panels(width);
     if (can && !worth) return Matrix{nullptr, {rows, panels, 0, panels}};
     T* memory = arena.take<T>(shape.padded(width) * depth);
@@ -190,13 +191,16 @@ void BackwardPanels<T>::lay_out(Arena& arena, const Shape<T>& shape, const Weigh
   };
   bool in_order = true;
   for (int slot = 0; slot < info.gates; ++slot) in_order = in_order && info.slot_gate[slot] == slot;
-  if (with_input) input_ = matrix(in_order, weights.ih, shape.inputs, info.gates * shape.units);
+  if (with_input)
+    input_ = matrix(in_order, weights.ih, shape.inputs, info.gates * shape.units,
+                    shape.lanes() * sizeof(T) < 64 ? kShortRow : kShortRowOfBlock);
   for (int stage = 0; stage < info.stages; ++stage) {
     const StageInfo& s = info.stage[stage];
     const int64_t width = shape.stage_depth(stage);
-    recurrent_[stage] = matrix(true, weights.hh + s.first_gate * shape.units * width, width, s.gates * shape.units);
+    recurrent_[stage] =
+        matrix(true, weights.hh + s.first_gate * shape.units * width, width, s.gates * shape.units, kShortRow);
   }
-  if (shape.projected) projection_ = matrix(true, weights.hr, shape.units, shape.outputs);
+  if (shape.projected) projection_ = matrix(true, weights.hr, shape.units, shape.outputs, kShortRow);
   params_ = arena.take<T>(shape.padded(shape.units) * info.params);
 }
 
