@@ -6,7 +6,8 @@ in a recurrence, what waits for each other; and of the activations at their meas
 
 The weights of a recurrence are read again at each step: by each thread its share, and the threads meet at each step,
 or by each thread all of a direction's, for sequences of its own. The cheaper way counts, with as many threads as it
-likes. Directions run at the same time, layers one after the other. What a call reads or writes once comes from where
+likes. Where a nearer cache holds a part of the weights from one step to the next, a kernel can be faster than this.
+Directions run at the same time, layers one after the other. What a call reads or writes once comes from where
 all of the call's arrays fit.
 """
 
