@@ -100,7 +100,7 @@ bool after_pause() {
 }
 
 // In nanoseconds: the two last times that a team's first threads took to wait for each other, and when that was.
-constexpr int64_t kWorthATry = 50, kDisturbed = 1000, kMeasuredAgain = 5'000'000, kLongAgo = 1'000'000'000;
+constexpr int64_t kWorthATry = 50, kMost = 1000, kMeasuredAgain = 5'000'000, kLongAgo = 1'000'000'000;
 std::atomic<int64_t> last_barrier{kWorthATry}, barrier_before{kWorthATry}, barrier_seen{0};
 
 bool barrier_older_than(int64_t age) { return now() - barrier_seen.load(std::memory_order_relaxed) > age; }
@@ -190,16 +190,14 @@ class Gathering {
  private:
   enum class Begin { not_yet, meet, work };
 
-  // Measures how long the second thread's answer takes. One that had to wait for a processor says nothing.
+  // Measures how long the second thread's answer takes. That one had to wait for a processor is not counted.
   void meet() {
     const int64_t start = now();
     asked_.store(true, std::memory_order_release);
     wait_until([&] { return answered_.load(std::memory_order_acquire); });
-    const int64_t end = now(), took = std::max<int64_t>(end - start, 1);
-    if (took < kDisturbed) {
-      const int64_t before = last_barrier.exchange(took, std::memory_order_relaxed);
-      barrier_before.store(barrier_older_than(kLongAgo) ? took : before, std::memory_order_relaxed);
-    }
+    const int64_t end = now(), took = std::clamp<int64_t>(end - start, 1, kMost);
+    const int64_t before = last_barrier.exchange(took, std::memory_order_relaxed);
+    barrier_before.store(barrier_older_than(kLongAgo) ? took : before, std::memory_order_relaxed);
     barrier_seen.store(end, std::memory_order_relaxed);
   }
 
