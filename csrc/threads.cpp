@@ -100,7 +100,7 @@ bool after_pause() {
 }
 
 // In nanoseconds: the two last times that a team's first threads took to wait for each other, and when that was.
-constexpr int64_t kWorthATry = 50, kMost = 1000, kMeasuredAgain = 5'000'000, kLongAgo = 1'000'000'000;
+constexpr int64_t kWorthATry = 50, kLongAgo = 1'000'000'000;
 std::atomic<int64_t> last_barrier{kWorthATry}, barrier_before{kWorthATry}, barrier_seen{0};
 
 bool barrier_older_than(int64_t age) { return now() - barrier_seen.load(std::memory_order_relaxed) > age; }
@@ -189,6 +189,7 @@ class Gathering {
 
  private:
   enum class Begin { not_yet, meet, work };
+  static constexpr int64_t kMost = 1000, kMeasuredAgain = 5'000'000;  // nanoseconds
 
   // Measures how long the second thread's answer takes. That one had to wait for a processor is not counted.
   void meet() {
