@@ -191,7 +191,8 @@ class Gathering {
   enum class Begin { not_yet, meet, work };
   static constexpr int64_t kMost = 1000, kMeasuredAgain = 5'000'000;  // nanoseconds
 
-  // Measures how long the second thread's answer takes. That one had to wait for a processor is not counted.
+  // Measures how long the second thread's answer takes. A wait for a processor counts no more than a slow barrier
+  // would.
   void meet() {
     const int64_t start = now();
     asked_.store(true, std::memory_order_release);
