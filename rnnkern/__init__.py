@@ -13,7 +13,8 @@ __path__ = extend_path(__path__, __name__)
 
 from .cross_entropy import OutputGradients, linear_cross_entropy
 from .frozen import FrozenLayer, Stream
-from .layer import Gradients, Layer, Tape
+from .gradients import Gradients
+from .layer import Layer, Tape
 from .layers import GRU, LSTM, RNN, Jordan
 from .serialization import load
 from .settings import config, explain, get_num_threads, num_threads, set_num_threads, show_config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, Optional, overload
 
 from . import _core
+from .gradients import shape_of
 from .options import check_bool, check_choice, check_size
 from .spec import Array
 
@@ -18,6 +19,9 @@ class OutputGradients(NamedTuple):
     """(V, H)."""
     bias: Optional[Array]
     """(V,); None without a bias."""
+
+    def __repr__(self) -> str:
+        return f"OutputGradients({', '.join(f'{name}={shape_of(array)}' for name, array in self._asdict().items())})"
 
 
 @overload

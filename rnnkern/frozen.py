@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Generic, Optional
 
 import numpy as np
 
 from .options import check_bool, check_size
-from .spec import Array
+from .spec import Array, S
 
 if TYPE_CHECKING:
     from .layer import Layer
 
 
-def freeze(layer: Layer) -> FrozenLayer:
+def freeze(layer: Layer[S]) -> FrozenLayer[S]:
     """Freeze it again, as unpickling does."""
     return layer.freeze()
 
 
-class FrozenLayer:
+class FrozenLayer(Generic[S]):
     """An immutable snapshot of a layer. Made by `Layer.freeze`; called as the layer is, with the same bits."""
 
-    def __init__(self, network: Any, snapshot: Layer) -> None:
+    def __init__(self, network: Any, snapshot: Layer[S]) -> None:
         self._network = network
         self._snapshot = snapshot
         self._spec = snapshot._spec
         self._batch_first = snapshot.batch_first
 
     def __call__(
-        self, x: Array, state: Any = None, *, lengths: Any = None, return_sequence: bool = True
-    ) -> tuple[Array, Any]:
+        self, x: Array, state: Optional[S] = None, *, lengths: Any = None, return_sequence: bool = True
+    ) -> tuple[Array, S]:
         """Run the sequences: arguments, results and errors of `Layer.__call__`."""
         return self._network.run(x, state, lengths, check_bool("return_sequence", return_sequence))  # type: ignore[no-any-return]
 
-    def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
+    def step(self, x_t: Array, state: Optional[S] = None) -> tuple[Array, S]:
         """Run one time step: arguments, results and errors of `Layer.step`."""
         return self._network.step(x_t, state)  # type: ignore[no-any-return]
 
-    def stream(self, batch_size: int = 1, state: Any = None) -> Stream:
+    def stream(self, batch_size: int = 1, state: Optional[S] = None) -> Stream[S]:
         """Start a stream of `batch_size` sequences that keeps its own state between calls.
 
         Parameters
@@ -58,20 +58,20 @@ class FrozenLayer:
     def __repr__(self) -> str:
         return f"{self._snapshot!r}.freeze()"
 
-    def __copy__(self) -> FrozenLayer:
+    def __copy__(self) -> FrozenLayer[S]:
         return self
 
-    def __deepcopy__(self, memo: Any) -> FrozenLayer:
+    def __deepcopy__(self, memo: Any) -> FrozenLayer[S]:
         return self
 
-    def __reduce__(self) -> tuple[Callable[[Layer], FrozenLayer], tuple[Layer]]:
+    def __reduce__(self) -> tuple[Callable[[Layer[S]], FrozenLayer[S]], tuple[Layer[S]]]:
         return freeze, (self._snapshot,)
 
 
-class Stream:
+class Stream(Generic[S]):
     """A frozen layer with a state of its own. Not for several Python threads at once."""
 
-    def __init__(self, frozen: FrozenLayer, batch_size: int = 1, state: Any = None) -> None:
+    def __init__(self, frozen: FrozenLayer[S], batch_size: int = 1, state: Optional[S] = None) -> None:
         if frozen._spec.bidirectional:
             raise ValueError("stream: a bidirectional layer reads the whole sequence, it can't run step by step")
         self._network = frozen._network
@@ -138,14 +138,15 @@ class Stream:
         return np.squeeze(y, axis) if unbatched else y  # type: ignore[no-any-return]
 
     @property
-    def state(self) -> Any:
+    def state(self) -> S:
         """A copy of the current state, h or (h, c), arrays (L, batch_size, H); assigning copies in."""
         if self._state is None:
             self._state = self._zeros()
-        return tuple(a.copy() for a in self._state) if self._spec.has_cell_state else self._state.copy()
+        copied: Any = tuple(a.copy() for a in self._state) if self._spec.has_cell_state else self._state.copy()
+        return copied  # type: ignore[no-any-return]
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: Optional[S]) -> None:
         if value is None:
             self._state = None
             return
@@ -172,7 +173,7 @@ class Stream:
         if rows is None:
             self._state = None
             return
-        state = self.state
+        state: Any = self.state
         for member in state if self._spec.has_cell_state else (state,):
             member[:, rows] = 0
         self._state = state

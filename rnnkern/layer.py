@@ -8,8 +8,8 @@ import inspect
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Optional
+from dataclasses import replace
+from typing import Any, Generic, Optional, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +17,13 @@ import numpy.typing as npt
 from . import _core, options, reference
 from .frozen import FrozenLayer
 from .gradient_flow import trace_gradients
+from .gradients import Gradients, WeightsOnly, WithState, WithX, WithXAndState, Wrt
 from .serialization import save
-from .spec import Array, Spec
+from .spec import Array, S, Spec
 from .weights import Weights, check_weights, fixed_array
-
-State = Array | tuple[Array, Array]
-"""h, or (h, c) for an LSTM; each of shape (L*D, B, size), or (L*D, size) where the input is not batched."""
 
 _UNRECORDED = ("input_size", "hidden_size", "seed", "_isa", "_weights")
 """Arguments of the constructors that `Layer._arguments` leaves out."""
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """What `Layer.backward` returns; what was not asked for is None, or an empty dict for the weights."""
-
-    x: Optional[Array]
-    """Of the shape of x, zero in the padding."""
-    state: Any
-    """Of the structure of the state, h or (h, c), also where the initial state was None."""
-    weights: dict[str, Array]
-    """By the names of `Layer.weights`."""
 
 
 class Tape:
@@ -82,7 +68,7 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
-class Layer:
+class Layer(Generic[S]):
     """What RNN, LSTM, GRU and Jordan share. Use those."""
 
     def __init__(
@@ -204,8 +190,8 @@ class Layer:
     # Running it
 
     def __call__(
-        self, x: Array, state: Optional[State] = None, *, lengths: Any = None, return_sequence: bool = True
-    ) -> tuple[Array, State]:
+        self, x: Array, state: Optional[S] = None, *, lengths: Any = None, return_sequence: bool = True
+    ) -> tuple[Array, S]:
         """Run the sequences; keep nothing for backward.
 
         Parameters
@@ -245,12 +231,12 @@ class Layer:
     def forward(
         self,
         x: Array,
-        state: Optional[State] = None,
+        state: Optional[S] = None,
         *,
         lengths: Any = None,
         recompute: bool = False,
         return_sequence: bool = True,
-    ) -> tuple[Array, State, Tape]:
+    ) -> tuple[Array, S, Tape]:
         """Run the sequences and keep what `backward` needs; dropout between the layers is active.
 
         Parameters
@@ -279,14 +265,34 @@ class Layer:
             return y, new_state, Tape(self._network, content)
         return self._reference_forward(x, state, lengths, return_sequence, masks, watch=True)
 
+    @overload
+    def backward(
+        self, tape: Tape, dy: Optional[Array] = None, dstate: Optional[S] = None, *, wrt: WithXAndState = ...
+    ) -> Gradients[Array, S]: ...
+    @overload
+    def backward(
+        self, tape: Tape, dy: Optional[Array] = None, dstate: Optional[S] = None, *, wrt: WithX
+    ) -> Gradients[Array, None]: ...
+    @overload
+    def backward(
+        self, tape: Tape, dy: Optional[Array] = None, dstate: Optional[S] = None, *, wrt: WithState
+    ) -> Gradients[None, S]: ...
+    @overload
+    def backward(
+        self, tape: Tape, dy: Optional[Array] = None, dstate: Optional[S] = None, *, wrt: WeightsOnly
+    ) -> Gradients[None, None]: ...
+    @overload
+    def backward(
+        self, tape: Tape, dy: Optional[Array] = None, dstate: Optional[S] = None, *, wrt: Wrt
+    ) -> Gradients[Optional[Array], Optional[S]]: ...
     def backward(
         self,
         tape: Tape,
         dy: Optional[Array] = None,
-        dstate: Optional[State] = None,
+        dstate: Optional[S] = None,
         *,
-        wrt: tuple[str, ...] = ("x", "state", "weights"),
-    ) -> Gradients:
+        wrt: Wrt = ("x", "state", "weights"),
+    ) -> Gradients[Any, Any]:
         """Back-propagate through time.
 
         Parameters
@@ -323,7 +329,7 @@ class Layer:
         )
         return Gradients(x, state, dict(zip(self._weights, arrays)))
 
-    def step(self, x_t: Array, state: Optional[State] = None) -> tuple[Array, State]:
+    def step(self, x_t: Array, state: Optional[S] = None) -> tuple[Array, S]:
         """Run one time step.
 
         Parameters
@@ -345,7 +351,7 @@ class Layer:
             return self._network.step(x_t, state)
         return self._reference_step(x_t, state, None)
 
-    def trace(self, x: Array, state: Optional[State] = None, *, lengths: Any = None) -> dict[str, Array]:
+    def trace(self, x: Array, state: Optional[S] = None, *, lengths: Any = None) -> dict[str, Array]:
         """Run the sequences and return the gate values of every step.
 
         Parameters
@@ -376,7 +382,7 @@ class Layer:
         }
 
     def trace_gradients(
-        self, x: Array, state: Optional[State] = None, *, lengths: Any = None, dy: Optional[Array] = None
+        self, x: Array, state: Optional[S] = None, *, lengths: Any = None, dy: Optional[Array] = None
     ) -> dict[str, Array]:
         """Run the sequences and return the gradient of a loss by the hidden state of every step.
 
@@ -407,7 +413,7 @@ class Layer:
         """
         return trace_gradients(self, x, state, lengths, dy)
 
-    def freeze(self) -> FrozenLayer:
+    def freeze(self) -> FrozenLayer[S]:
         """Return a snapshot for inference, with packed weights; later changes of this layer don't reach it."""
         if self._backend == "native":
             return FrozenLayer(self._network.freeze(), copy.deepcopy(self))
@@ -465,7 +471,7 @@ class Layer:
 
     # Dropout
 
-    def _masks(self, x: Array, state: Optional[State], lengths: Any) -> list[Array]:
+    def _masks(self, x: Array, state: Optional[S], lengths: Any) -> list[Array]:
         """Factors (T, B, D*O) for what each inner layer hands on: 0, or 1 / (1 - p)."""
         if self._dropout == 0 or self.num_layers == 1:
             return []
@@ -492,12 +498,12 @@ class Layer:
     def _reference_forward(
         self,
         x: Array,
-        state: Optional[State],
+        state: Optional[S],
         lengths: Any,
         return_sequence: bool,
         masks: list[Array],
         watch: bool = False,
-    ) -> tuple[Array, State, Tape]:
+    ) -> tuple[Array, S, Tape]:
         given, initial, checked_lengths, unbatched = self._network.check(x, state, lengths)
         sequences = given.view()  # the user's array may be given another shape in place
         y, last, tape = reference.forward(self._spec, self._weights, sequences, initial, checked_lengths, masks or None)
@@ -508,7 +514,7 @@ class Layer:
         watched = (sequences, y.view(), *self._weights.values()) if watch else ()
         return y, self._state_of(last, unbatched), Tape(self._network, tape, unbatched, return_sequence, watched)
 
-    def _reference_step(self, x_t: Array, state: Optional[State], out: Optional[Array]) -> tuple[Array, State]:
+    def _reference_step(self, x_t: Array, state: Optional[S], out: Optional[Array]) -> tuple[Array, S]:
         sequences, initial, unbatched = self._network.check_step(x_t, state, out)
         y, last, _ = reference.forward(self._spec, self._weights, sequences, initial)
         y_t = y[0, 0] if unbatched else y[0]
@@ -521,7 +527,7 @@ class Layer:
         """(B, D*O) from the states (L*D, B, O)."""
         return np.concatenate(list(h[-self._spec.num_directions :]), axis=-1)
 
-    def _reference_backward(self, tape: Tape, dy: Any, dstate: Any, wanted: tuple[str, ...]) -> Gradients:
+    def _reference_backward(self, tape: Tape, dy: Any, dstate: Any, wanted: tuple[str, ...]) -> Gradients[Any, Any]:
         if tape._digest != digest(tape._watched):
             raise RuntimeError("tape: x, y or a weight has changed since forward; backward needs them as they were")
         T, B = tape._content.x.shape[:2]

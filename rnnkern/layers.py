@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import options
 from .layer import Layer
-from .spec import Family, Spec
+from .spec import Array, Family, Spec
 
 
 def _make_spec(
@@ -60,7 +60,7 @@ _COMMON_PARAMETERS = """
 """
 
 
-class RNN(Layer):
+class RNN(Layer[Array]):
     __doc__ = """Elman's network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh) (Elman 1990).
 """ + _COMMON_PARAMETERS.format(own='    nonlinearity : "tanh", "relu" or "linear"\n', order="``(f,)``")
 
@@ -105,7 +105,7 @@ class RNN(Layer):
         return self._nonlinearity
 
 
-class LSTM(Layer):
+class LSTM(Layer[tuple[Array, Array]]):
     __doc__ = """Long short-term memory: c' = f c + i g, h = o tanh(c') (Hochreiter and Schmidhuber 1997).
 """ + _COMMON_PARAMETERS.format(
         own="""    proj_size : int
@@ -170,7 +170,7 @@ class LSTM(Layer):
         return self._spec.coupled or False
 
 
-class GRU(Layer):
+class GRU(Layer[Array]):
     __doc__ = """Gated recurrent unit: h' = (1 - z) n + z h (Cho et al. 2014).
 """ + _COMMON_PARAMETERS.format(
         own="""    reset_after : bool
@@ -218,7 +218,7 @@ class GRU(Layer):
         return self._spec.family == "gru_reset_after"
 
 
-class Jordan(Layer):
+class Jordan(Layer[Array]):
     __doc__ = """Jordan's network, whose output is fed back (Jordan 1986).
 
     h_t = tanh(W_ih x_t + b_ih + W_hh y_{t-1} + b_hh),  y_t = softmax(W_ho h_t + b_ho)

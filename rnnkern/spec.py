@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterator, Literal, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+State = Array | tuple[Array, Array]
+"""h, or (h, c) for an LSTM; each of shape (L*D, B, size), or (L*D, size) where the input is not batched."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # type checkers bring it; its defaults let users write a plain `Layer`
+
+    S = TypeVar("S", bound=State, default=Any)
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S")
+"""A class's own kind of state: an array, or (h, c) for an LSTM."""
 Family = Literal["rnn", "lstm", "gru_reset_after", "gru_reset_before", "jordan"]
 Activation = Tuple[str, float, float]
 """ONNX's name of an activation (or "Identity"), alpha, beta."""

@@ -10,10 +10,12 @@ import json
 import math
 import os
 import pickle
+import runpy
 import stat
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -608,6 +610,25 @@ def test_repr_makes_the_layer_again(kind, options):
     again = eval(text, vars(rnnkern) | {"float64": np.float64, "dtype": np.dtype})
     assert again._spec == layer._spec
     assert (again.backend, again.dropout, again.batch_first) == (layer.backend, layer.dropout, layer.batch_first)
+
+
+def test_results_show_shapes_instead_of_values():
+    x = np.zeros((5, 3, 4), np.float32)
+    lstm = make("LSTM", bias=False)
+    y, _, tape = lstm.forward(x)
+    assert repr(lstm.backward(tape, y)) == (
+        "Gradients(x=float32[5, 3, 4], state=(float32[1, 3, 6], float32[1, 3, 6]), "
+        "weights={weight_ih_l0: float32[24, 4], weight_hh_l0: float32[24, 6]})"
+    )
+    assert repr(lstm.backward(tape, y, wrt=())) == "Gradients(x=None, state=None, weights={})"
+    assert repr(tape) == f"<rnnkern.Tape: {tape.nbytes:,} bytes>"
+    h, targets = np.zeros((2, 4), np.float32), np.zeros(2, int)
+    _, gradients = rnnkern.linear_cross_entropy(h, np.zeros((9, 4), np.float32), None, targets, gradient=True)
+    assert repr(gradients) == "OutputGradients(h=float32[2, 4], weight=float32[9, 4], bias=None)"
+
+
+def test_the_program_for_type_checkers_runs():
+    runpy.run_path(str(Path(__file__).parent / "typing" / "user.py"))
 
 
 def test_repr_is_short():

@@ -7,8 +7,8 @@ from typing import Any, Optional
 import numpy as np
 
 from ..frozen import FrozenLayer
-from ..layer import Layer, State
-from ..spec import Array
+from ..layer import Layer
+from ..spec import Array, State
 
 
 class Reversed:
