@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnnkern.torch
-from rnnkern.serialization import write_whole
+from rnnkern.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -593,7 +593,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         curve = learn(speaker, training, held, options, console)
     if options.save:
-        write_whole(options.save, safetensors.torch.save(speaker.model.state_dict()))
+        with whole(options.save) as file:
+            file.write(safetensors.torch.save(speaker.model.state_dict()))
 
     said, failures = decode(speaker, test, options, baseline, console)
     chosen = random.Random(options.seed).sample(sorted(test), 12)

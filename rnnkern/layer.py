@@ -63,11 +63,6 @@ def digest(arrays: tuple[Array, ...]) -> str:
     return content.hexdigest()
 
 
-def _as_tuples(value: Any) -> Any:
-    """Lists, as a file has them, as tuples."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
-
-
 class Layer(Generic[S]):
     """What RNN, LSTM, GRU and Jordan share. Use those."""
 
@@ -100,7 +95,7 @@ class Layer(Generic[S]):
             dtype=options.check_dtype(dtype),
         )
         self._isa = isa
-        self._activations = _as_tuples(activations)
+        self._activations = options.plain(activations)
         weight_seed, dropout_seed = options.check_seed(seed).spawn(2)
         self._random = np.random.default_rng(dropout_seed)
         shapes = self._spec.weight_shapes()
@@ -447,8 +442,12 @@ class Layer(Generic[S]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and options to a safetensors file, whole or not at all; `rnnkern.load` reads it.
 
+        A symbolic link is followed, and a file that is replaced keeps its permissions.
+
         Raises
         ------
+        TypeError
+            If `path` is not a path.
         OSError
             If the file can't be written; one that was there before is then unchanged.
         """

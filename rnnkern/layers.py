@@ -84,8 +84,7 @@ class RNN(Layer[Array]):
         _weights: Optional[Mapping[str, npt.ArrayLike]] = None,
     ) -> None:
         kinds = {"tanh": "Tanh", "relu": "Relu", "linear": "Identity"}
-        options.check_choice("nonlinearity", nonlinearity, tuple(kinds))
-        self._nonlinearity = nonlinearity
+        self._nonlinearity = options.check_choice("nonlinearity", nonlinearity, tuple(kinds))
         super().__init__(
             _make_spec("rnn", input_size, hidden_size, num_layers, bias, bidirectional),
             batch_first=batch_first,
@@ -97,7 +96,7 @@ class RNN(Layer[Array]):
             dtype=dtype,
             isa=_isa,
             weights=_weights,
-            usual=(kinds[nonlinearity],),
+            usual=(kinds[self._nonlinearity],),
         )
 
     @property

@@ -49,7 +49,7 @@ def check_size(name: str, value: object, least: int = 1, most: int = 2**31 - 1) 
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected an integer >= {least}, got {describe(value)}")
     try:
-        size = operator.index(value)  # type: ignore[arg-type]
+        size = int(operator.index(value))  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name}: expected an integer >= {least}, got {describe(value)}") from None
     if size < least:
@@ -76,6 +76,15 @@ def check_number(name: str, value: object) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {describe(value)}")
     return float(value)
+
+
+def plain(value: Any) -> Any:
+    """Checked activations, or None, in Python's own types, as files hold them: tuples, names and numbers."""
+    if value is None or isinstance(value, str):
+        return value and str.__str__(value)
+    if isinstance(value, (tuple, list)):
+        return tuple(map(plain, value))
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)
 
 
 def check_dropout(value: object) -> float:
@@ -122,7 +131,7 @@ def check_dtype(value: Any) -> np.dtype[Any]:
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     if isinstance(value, str) and value in choices:
-        return value
+        return str.__str__(value)
     error = ValueError if isinstance(value, str) else TypeError
     got = repr(value) if isinstance(value, str) else describe(value)
     raise error(f"{name}: expected one of {', '.join(map(repr, choices))}, got {got}")

@@ -1,90 +1,127 @@
-"""Layers in safetensors files: the weights, and the options in the metadata."""
+"""Layers in safetensors files: the weights, and in the metadata what they are the weights of."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import inspect
 import json
 import os
-import tempfile
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from .spec import Array
+from . import tensor_file
+from .files import PathLike, check_path, regular_file, whole
+from .version import __version__
 
 if TYPE_CHECKING:
     from .layer import Layer
 
 KEY = "rnnkern"
-PathLike = Union[str, "os.PathLike[str]"]
+"""Of the metadata: a JSON object of FIELDS."""
+FIELDS = ("format", "version", "class", "arguments")
+FORMAT = 1
+"""The number goes up with what an older package would misread or not make sense of: other fields, or another meaning.
 
-
-def write_whole(path: PathLike, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+A new option or class is no reason: an older package says that it doesn't know it, and the version that does. Files of
+format 0 have neither "format" nor "version", and lack arguments that had their default.
+"""
 
 
 def save(layer: Layer, path: PathLike) -> None:
-    """Write a layer to a file that `load` reads."""
-    arguments = {"input_size": layer.input_size, "hidden_size": layer.hidden_size, **layer._arguments()}
-    if "dtype" in arguments:
-        arguments["dtype"] = str(arguments["dtype"])
-    described = json.dumps({"class": type(layer).__name__, "arguments": arguments})
-    write_whole(path, to_bytes(layer.state_dict(), {KEY: described}))
+    """Write a layer to a file that `load` reads; one of a user's subclass as its class of ours."""
+    known = kinds().values()
+    kind = next(base for base in type(layer).__mro__ if base in known)
+    arguments = {name: getattr(layer, name) for name in recorded(kind)} | {"dtype": layer.dtype.name}
+    content = dict(zip(FIELDS, (FORMAT, __version__, kind.__name__, arguments)))
+    with whole(path) as file:
+        file.write(to_bytes(layer.state_dict(), {KEY: json.dumps(content, allow_nan=False)}))
 
 
 def load(path: PathLike) -> Layer:
-    """Read a layer that `Layer.save` wrote.
+    """Read a layer that `Layer.save` wrote, in this version or an earlier one.
 
     Raises
     ------
+    TypeError
+        If it is not a path.
     OSError
         If the file can't be read.
     ValueError
-        If it is not such a file.
+        If it is not such a file, is broken, or was written by a version that is too new; the message tells which.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"path: no file {os.fspath(path)!r}")
+    name = check_path(path)
+    found = regular_file(name)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    with open(name, "rb") as file:
+        try:
+            return read(file, os.fstat(file.fileno()).st_size)
+        except ValueError as error:
+            raise ValueError(f"path: {name!r} {shorten(error)}") from None
+
+
+def read(file: BinaryIO, size: int) -> Layer:
+    """Read a layer from a file of this size, the weights last."""
+    header = tensor_file.read_header(file, size)
+    if KEY not in header.metadata:
+        raise ValueError(
+            f"was not written by rnnkern: its metadata has no {KEY!r}. "
+            "Read it with safetensors, and give the weights to load_state_dict of a layer"
+        )
+    kind, arguments, remark = understand(header.metadata[KEY])
+    tensors = tensor_file.check_tensors(header, size)
     try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            described: Any = (file.metadata() or {}).get(KEY)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"path: {os.fspath(path)!r} is not a safetensors file: {error}") from None
-    if described is None:
-        raise ValueError(f"path: {os.fspath(path)!r} was not written by rnnkern: its metadata has no {KEY!r}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layer: Layer = kind(**arguments, _weights={name: tensor.placeholder() for name, tensor in tensors.items()})
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"does not describe a layer: {shorten(error)}{remark}") from None
+    if mixed := [name for name, tensor in tensors.items() if tensor.dtype != layer.dtype]:
+        raise ValueError(f"does not describe a layer: {mixed[0]}: expected {layer.dtype}{remark}")
+    tensor_file.read_into(file, header, tensors, layer.weights)
+    return layer
+
+
+def understand(described: str) -> tuple[type[Any], dict[str, Any], str]:
+    """The class and the arguments that a file names, and a remark on its version, if that is another, for messages."""
     try:
-        return rebuild(described, arrays)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"path: {os.fspath(path)!r} does not describe a layer: {error}") from None
+        content = tensor_file.parse(described)
+    except ValueError as error:
+        raise ValueError(f"has broken metadata: {error}") from None
+    number, version = content.get("format", 0), content.get("version", "")
+    if type(number) is not int or number < 0 or not isinstance(version, str):
+        raise ValueError("has broken metadata: expected a number as its format and a text as its version")
+    writer = f"was written by rnnkern {shorten(version, 40)}"
+    reader = f"this is rnnkern {__version__}"
+    if number > FORMAT:
+        newer = f"{writer} in format {shorten(number, 40)}"
+        raise ValueError(f"{newer}; {reader}, which reads formats up to {FORMAT}: upgrade rnnkern")
+    remark = f" (it {writer}; {reader})" if version not in ("", __version__) else ""
+    name, arguments = content.get("class"), content.get("arguments")
+    kind = kinds().get(name) if isinstance(name, str) else None
+    if kind is None or not isinstance(arguments, dict):
+        raise ValueError(f"does not describe a layer: expected one of {', '.join(kinds())} and its arguments{remark}")
+    if unknown := [*(content.keys() - {*FIELDS}), *(arguments.keys() - {*recorded(kind)})]:
+        raise ValueError(f"does not describe a layer: unexpected {shorten(', '.join(sorted(unknown)))}{remark}")
+    return kind, arguments, remark
 
 
-def rebuild(described: str, arrays: dict[str, Array]) -> Layer:
-    """Make the layer that `save` described; the options and the arrays are checked as any user's are."""
-    from . import layers
+def kinds() -> dict[str, type[Any]]:
+    """The classes of layers by name."""
+    from . import layer, layers
 
-    kinds = {kind.__name__: kind for kind in (layers.RNN, layers.LSTM, layers.GRU, layers.Jordan)}
-    content = json.loads(described)
-    kind, arguments = kinds[content["class"]], dict(content["arguments"])
-    if private := [name for name in arguments if name.startswith("_")]:
-        raise ValueError(f"unexpected options {private}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return kind(**arguments, _weights=arrays)
+    classes = [value for value in vars(layers).values() if isinstance(value, type) and issubclass(value, layer.Layer)]
+    return {kind.__name__: kind for kind in classes if kind is not layer.Layer}
+
+
+def recorded(kind: type[Any]) -> list[str]:
+    """The arguments of a class that a file has, by name: all that make a difference once there are weights."""
+    return [name for name in inspect.signature(kind).parameters if name != "seed" and not name.startswith("_")]
+
+
+def shorten(text: object, most: int = 1000) -> str:
+    """Of what a file may have made as long as it likes."""
+    shown = str(text)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."

@@ -1,4 +1,4 @@
-"""What users type: layers, weights, files, copies, dropout, tapes, frozen layers and streams, on both back ends."""
+"""What users type: layers, weights, copies, dropout, tapes, frozen layers and streams, on both back ends."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import asyncio
 import contextlib
 import copy
 import inspect
-import json
 import math
-import os
 import pickle
 import runpy
-import stat
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 import rnnkern
 from harness import CELLS, Case, assert_same_bits, make_inputs
@@ -427,7 +422,7 @@ def test_num_parameters(kind, options, count):
     assert make(kind, 6, 32, **options).num_parameters == count
 
 
-# Files and copies
+# Copies
 
 OPTIONS = [
     ("RNN", {}),
@@ -451,125 +446,6 @@ def same_layer(one, other):
         assert not np.shares_memory(other.weights[name], weight)
     given = x.astype(one.dtype)
     assert_same_results(one(given), other(given))
-
-
-@pytest.mark.parametrize(("kind", "options"), OPTIONS)
-def test_save_and_load(kind, options, tmp_path):
-    layer = make(kind, **options)
-    path = tmp_path / "layer.safetensors"
-    layer.save(path)
-    same_layer(layer, rnnkern.load(path))
-    same_layer(layer, rnnkern.load(str(path)))
-    assert list(tmp_path.iterdir()) == [path]
-    arrays = load_file(path)
-    assert arrays.keys() == set(layer.weights)
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
-
-
-def test_save_is_whole_or_nothing(tmp_path, monkeypatch):
-    layer, path = make("LSTM"), tmp_path / "layer.safetensors"
-    layer.save(path)
-    before = path.read_bytes()
-
-    def fail(*_, **__):
-        raise OSError("no space left")
-
-    for name in ("replace", "rename"):
-        monkeypatch.setattr(os, name, fail)
-    with pytest.raises(OSError, match="no space"):
-        make("LSTM", seed=1).save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-    monkeypatch.undo()
-    with pytest.raises(OSError, match="missing"):
-        layer.save(tmp_path / "missing" / "layer.safetensors")
-
-
-@pytest.mark.parametrize("broken", ["fsync", "fdopen", "chmod"])
-def test_a_failing_write_leaves_no_file(broken, tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, broken, fail)
-    with pytest.raises(OSError, match="no space"):
-        make("LSTM").save(tmp_path / "layer.safetensors")
-    assert not list(tmp_path.iterdir())
-
-
-def test_where_nothing_can_be_saved(tmp_path, monkeypatch):
-    layer = make("GRU")
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    with pytest.raises(IsADirectoryError):
-        layer.save(folder)
-    assert list(tmp_path.iterdir()) == [folder]
-    with pytest.raises(TypeError):
-        layer.save(None)
-
-    def refuse(*_, **__):  # as in a read-only folder, which the superuser would not notice
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    with pytest.raises(PermissionError):
-        layer.save(tmp_path / "layer")
-
-
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_folder(tmp_path):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(PermissionError):
-            make("GRU").save(tmp_path / "layer")
-    finally:
-        tmp_path.chmod(0o700)
-
-
-def test_save_into_the_current_folder_and_over_a_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make("GRU").save("layer")
-    make("LSTM").save("layer")
-    same_layer(make("LSTM"), rnnkern.load("layer"))
-
-
-def test_loading_a_folder_is_an_oserror(tmp_path):
-    with pytest.raises(OSError, match="path: "):
-        rnnkern.load(tmp_path)
-
-
-def metadata(**changes):
-    described = {"class": "LSTM", "arguments": {"input_size": 4, "hidden_size": 6}} | changes
-    return {"rnnkern": json.dumps(described)}
-
-
-def test_load_errors(tmp_path):
-    path = tmp_path / "file"
-    with pytest.raises(FileNotFoundError):
-        rnnkern.load(path)
-    path.write_bytes(b"not safetensors")
-    with pytest.raises(ValueError, match="file"):
-        rnnkern.load(path)
-    arrays = make("LSTM").state_dict()
-    for described in [
-        None,
-        {"rnnkern": "not JSON"},
-        {"rnnkern": "[1, 2]"},
-        metadata(**{"class": "Layer"}),
-        metadata(**{"class": "os.system"}),
-        metadata(arguments={"input_size": 4}),
-        metadata(arguments={"input_size": 4, "hidden_size": 6, "colour": "red"}),
-        metadata(arguments={"input_size": 4, "hidden_size": "6"}),
-        metadata(arguments={"input_size": 4, "hidden_size": 7}),
-        metadata(arguments={"input_size": 4, "hidden_size": 10**6}),  # found without allocating 16 TB
-        metadata(arguments={"input_size": 4, "hidden_size": 6, "_isa": "avx2"}),
-        metadata(arguments=[4, 6]),
-    ]:
-        save_file(arrays, path, described)
-        with pytest.raises(ValueError, match="path: "):
-            rnnkern.load(path)
-    with pytest.raises(TypeError):
-        rnnkern.load(3.5)
 
 
 @pytest.mark.parametrize(("kind", "options"), OPTIONS)
