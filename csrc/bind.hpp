@@ -5,6 +5,7 @@
 
 namespace rnnkern {
 
+void bind_signals(pybind11::module_&);
 void bind_network(pybind11::module_&);
 void bind_tensors(pybind11::module_&);
 void bind_settings(pybind11::module_&);

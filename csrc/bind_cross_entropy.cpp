@@ -6,6 +6,7 @@
 
 #include "bind.hpp"
 #include "bind_arguments.hpp"
+#include "bind_gil.hpp"
 #include "bind_memory.hpp"
 #include "cross_entropy.hpp"
 #include "dispatch.hpp"
@@ -105,10 +106,7 @@ py::tuple call(const py::array& h, py::handle weight, py::handle bias, py::handl
   }
   const int threads = context_threads();
   double loss = 0;
-  {
-    const py::gil_scoped_release release;
-    loss = cross_entropy(table, entropy, threads);
-  }
+  without_gil([&] { loss = cross_entropy(table, entropy, threads); });
   return py::make_tuple(loss, dh, dweight, dbias);
 }
 

@@ -10,6 +10,7 @@
 
 #include "bind.hpp"
 #include "bind_arguments.hpp"
+#include "bind_gil.hpp"
 #include "bind_memory.hpp"
 #include "bind_spec.hpp"
 #include "dispatch.hpp"
@@ -175,10 +176,8 @@ class Network : public NetworkBase {
     for (const auto& mask : bound.masks) bound.mask_data.push_back(mask.data());
     relink(bound);
     const int threads = context_threads();
-    {
-      const py::gil_scoped_release release;
-      tape->tape = rnnkern::forward<T>(spec_, *isa_.table, weights_.data(), bound.call, recompute, threads);
-    }
+    without_gil(
+        [&] { tape->tape = rnnkern::forward<T>(spec_, *isa_.table, weights_.data(), bound.call, recompute, threads); });
     tape->network = id_;
     tape->inputs = input_fingerprint(bound);
     tape->places = tape->current_places();
@@ -228,10 +227,7 @@ class Network : public NetworkBase {
     const py::list weight_arrays = want_weights ? make_gradients(dweights) : py::list();
     if (want_weights) call.dweights = dweights.data();
     const int threads = context_threads();
-    {
-      const py::gil_scoped_release release;
-      rnnkern::backward<T>(spec_, *isa_.table, weights_.data(), *tape->tape, call, threads);
-    }
+    without_gil([&] { rnnkern::backward<T>(spec_, *isa_.table, weights_.data(), *tape->tape, call, threads); });
     const py::object state = !want_state ? py::none() : spec_.has_cell_state() ? py::make_tuple(dh0, dc0) : dh0;
     return py::make_tuple(dx, state, weight_arrays);
   }
@@ -253,10 +249,9 @@ class Network : public NetworkBase {
       parts.append(arrays);
     }
     const int threads = context_threads();
-    {
-      const py::gil_scoped_release release;
+    without_gil([&] {
       rnnkern::trace<T>(spec_, *isa_.table, weights_.data(), bound.call, values.data(), hidden.data(), threads);
-    }
+    });
     return parts;
   }
 
@@ -265,8 +260,7 @@ class Network : public NetworkBase {
     auto frozen =
         std::make_shared<Network<T>>(spec_, isa_, batch_first_, std::vector<std::array<py::object, kWeights>>());
     const int threads = context_threads();
-    const py::gil_scoped_release release;
-    frozen->packed_ = pack<T>(spec_, *isa_.table, weights_.data(), threads);
+    without_gil([&] { frozen->packed_ = pack<T>(spec_, *isa_.table, weights_.data(), threads); });
     return frozen;
   }
 
@@ -423,8 +417,9 @@ class Network : public NetworkBase {
   void run_bound(BoundCall<T>& bound) const {
     relink(bound);
     const int threads = context_threads();
-    const py::gil_scoped_release release;
-    rnnkern::run<T>(spec_, *isa_.table, packed_ ? nullptr : weights_.data(), packed_.get(), bound.call, threads);
+    without_gil([&] {
+      rnnkern::run<T>(spec_, *isa_.table, packed_ ? nullptr : weights_.data(), packed_.get(), bound.call, threads);
+    });
   }
 
   SequenceArgument<T> check_output_gradients(const SequenceArgument<T>& x, bool return_sequence, py::handle dy) const {

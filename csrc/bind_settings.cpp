@@ -6,6 +6,7 @@
 
 #include "bind.hpp"
 #include "bind_arguments.hpp"
+#include "bind_gil.hpp"
 #include "dispatch.hpp"
 #include "driver.hpp"
 #include "kernels.hpp"
@@ -38,9 +39,11 @@ py::array evaluate(MathFunction function, const py::array& x, const KernelTable&
   const T* in = from.data();
   T* out = to.mutable_data();
   const int64_t count = from.size();
-  const py::gil_scoped_release release;
-  run_team(
-      1, [](int) {}, [&](int, int, const Barrier&) { kernels_of<T>(table).evaluate(function, in, out, count); });
+  const auto work = [&](int, int, const Barrier&) { kernels_of<T>(table).evaluate(function, in, out, count); };
+  without_gil([&] {
+    run_team(
+        1, [](int) {}, work);
+  });
   return to;
 }
 
@@ -84,8 +87,10 @@ double probe(const std::string& name, const py::dtype& dtype, int threads, int64
   if (bytes < 0) throw py::value_error("bytes: expected 0 or more, got " + std::to_string(bytes));
   for (const auto& known : kProbes)
     if (name == known.name) {
-      const py::gil_scoped_release release;
-      return (wide ? measure<double> : measure<float>)(known.probe, table, threads, static_cast<std::size_t>(bytes));
+      const auto measured = wide ? measure<double> : measure<float>;
+      double result = 0;
+      without_gil([&] { result = measured(known.probe, table, threads, static_cast<std::size_t>(bytes)); });
+      return result;
     }
   throw py::value_error("name: unknown probe '" + name + "'");
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "bind.hpp"
+#include "bind_gil.hpp"
 #include "bind_spec.hpp"
 #include "dispatch.hpp"
 #include "dlpack.hpp"
@@ -199,8 +200,7 @@ class TensorNetwork : public TensorNetworkBase {
     WeightTensors<const T> weights;
     if (!read_weights(tensors, false, weights)) return nullptr;
     auto panels = std::make_shared<PackedPanels<T>>();
-    const py::gil_scoped_release release;
-    panels->packed = rnnkern::pack<T>(spec_, table_, weights.parts.data(), threads);
+    without_gil([&] { panels->packed = rnnkern::pack<T>(spec_, table_, weights.parts.data(), threads); });
     return panels;
   }
 
@@ -229,13 +229,12 @@ class TensorNetwork : public TensorNetworkBase {
       tape = new_tensor(x, tape_numel(call));
       if (!read_tape(tape, call, kept)) return py::none();
     }
-    {
-      const py::gil_scoped_release release;
+    without_gil([&] {
       if (keep)
         rnnkern::forward<T>(spec_, table_, weights.parts.data(), forward, kept.data, threads);
       else
         rnnkern::run<T>(spec_, table_, packed ? nullptr : weights.parts.data(), packed, forward, threads);
-    }
+    });
     return py::make_tuple(std::move(y), std::move(hn), std::move(cn), std::move(tape));
   }
 
@@ -265,10 +264,7 @@ class TensorNetwork : public TensorNetworkBase {
       return py::none();
     const bool wants_weights = std::find(wanted.begin() + kFirstWeight, wanted.end(), true) != wanted.end();
     back.dweights = wants_weights ? dweights.parts.data() : nullptr;
-    {
-      const py::gil_scoped_release release;
-      rnnkern::backward<T>(spec_, table_, weights.parts.data(), tape.data, back, threads);
-    }
+    without_gil([&] { rnnkern::backward<T>(spec_, table_, weights.parts.data(), tape.data, back, threads); });
     py::list found;
     for (const py::object& gradient : {dx, dh0, dc0}) found.append(gradient);
     for (std::size_t i = kFirstWeight; i < wanted.size(); ++i)
@@ -521,13 +517,14 @@ bool copy_rows(const TensorReader& reader, py::handle packed, py::handle padded,
 
   const int64_t row_bytes = rows.shape[1] * rows.itemsize;
   char *at_rows = rows.data, *at_sequence = sequence.data;
-  const py::gil_scoped_release release;
-  for (const int64_t* size = first; size != last; ++size) {
-    const int64_t bytes = *size * row_bytes;
-    std::memcpy(to_padded ? at_sequence : at_rows, to_padded ? at_rows : at_sequence, bytes);
-    at_rows += bytes;
-    at_sequence += batch * row_bytes;
-  }
+  without_gil([&] {
+    for (const int64_t* size = first; size != last; ++size) {
+      const int64_t bytes = *size * row_bytes;
+      std::memcpy(to_padded ? at_sequence : at_rows, to_padded ? at_rows : at_sequence, bytes);
+      at_rows += bytes;
+      at_sequence += batch * row_bytes;
+    }
+  });
   return true;
 }
 
