@@ -95,7 +95,8 @@ class BackwardRunner {
     block_dx_ = block_rows_ + layer.block_rows();
   }
 
-  void run() {
+  // False: the call is given up.
+  bool run() {
     start();
     const int64_t blocks = layer_.forward.blocks(), block_steps = layer_.forward.block_steps;
     if (blocks == 0) zero_weights();
@@ -103,14 +104,16 @@ class BackwardRunner {
       first_ = block * block_steps;
       last_ = std::min(batch_.steps(), first_ + block_steps);
       kept_ = direction_.kept;
+      if (block < blocks - 1) worker_.interruption->poll();
       if (layer_.recompute) recompute(block);
       for (int64_t step = last_ - 1; step >= first_; --step) back(step);
       worker_.wait_crew();
       if (layer_.dx.data) input_gradient();
       if (direction_.dweights) weight_gradients(block == blocks - 1);
-      worker_.wait_crew();
+      if (worker_.wait_crew()) return false;
     }
     finish();
+    return true;
   }
 
  private:
@@ -449,9 +452,10 @@ class BackwardRunner {
 template <class T>
 void run_backward(const BackwardLayer<T>& layer, int thread) {
   Worker worker;
-  if (!assign(layer.forward.plan, layer.forward.directions, thread, layer.forward.barrier_places, &worker)) return;
+  const Layer<T>& forward = layer.forward;
+  if (!assign(forward.plan, forward.directions, thread, forward.barrier_places, forward.interruption, &worker)) return;
   for (int64_t d = worker.first_direction; d < worker.last_direction; ++d)
-    BackwardRunner<T>(layer, worker, d, thread).run();
+    if (!BackwardRunner<T>(layer, worker, d, thread).run()) return;
 }
 
 template void lay_out_backward(Arena&, BackwardLayer<float>&, bool, bool, int);

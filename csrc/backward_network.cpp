@@ -30,6 +30,7 @@ class BackwardNetwork {
         [&](Arena& arena, const Plan& plan, Barrier::Place* places) { lay_out(arena, plan, places); },
         [&](const Plan& plan, int) { begin(plan); }, [] { return false; },
         [&](int thread, int team, const Barrier& all) { work(thread, team, all); });
+    interruption_.check();
   }
 
  private:
@@ -60,6 +61,7 @@ class BackwardNetwork {
     forward.plan = plan;
     forward.zeros = zeros_;
     forward.barrier_places = places;
+    forward.interruption = &interruption_;
     forward.x = l == 0 ? call.x : read(tape_.inputs[l]);
     const Sequence<T> y = tape_.outputs[l].data ? tape_.outputs[l] : call.y;
     const int64_t outputs = spec_.output_size();
@@ -98,8 +100,9 @@ class BackwardNetwork {
       layer.forward.plan = {std::min(plan.directions, layer.forward.plan.directions), plan.rows, plan.units};
   }
 
-  void work(int thread, int team, const Barrier& all) const {
+  void work(int thread, int team, const Barrier& all) {
     for (int64_t l = spec_.num_layers - 1; l >= 0; --l) {
+      if (l < spec_.num_layers - 1) interruption_.poll();
       const BackwardLayer<T>& layer = layers_[l];
       for (int64_t d = 0; d < spec_.num_directions; ++d) {
         const BackwardDirection<T>& direction = layer.direction[d];
@@ -111,7 +114,7 @@ class BackwardNetwork {
       }
       all.wait(team, thread);
       run_backward(layer, thread);
-      all.wait(team, thread);
+      if (all.wait(team, thread, interruption_.wanted())) return;
       if (layer.dx.data) finish_dx(l, thread, team);
       all.wait(team, thread);
     }
@@ -149,6 +152,7 @@ class BackwardNetwork {
   const BackwardCall<T>& call_;
   const Problem& problem_;
   std::vector<BackwardLayer<T>> layers_;
+  Interruption interruption_;
   T* zeros_ = nullptr;
 };
 

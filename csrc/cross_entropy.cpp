@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "interruption.hpp"
 #include "panels.hpp"
 #include "ranges.hpp"
 #include "threads.hpp"
@@ -47,6 +48,7 @@ class Run {
   double run(int threads) {
     run_team(
         threads, [](int) {}, [&](int thread, int team, const Barrier& all) { work(thread, team, all); });
+    interruption_.check();
     return static_cast<double>(loss_);
   }
 
@@ -77,27 +79,29 @@ class Run {
   }
 
   void work(int thread, int team, const Barrier& all) {
+    const auto stop = [&] { return all.wait(team, thread, interruption_.wanted()); };
     if (call_.gradients) clear_dh(thread, team);
     for (int64_t first = 0; first < call_.count; first += positions_) {
       const Chunk chunk{first, std::min(positions_, call_.count - first)};
       const Range own = share(chunk.size, team, thread, lanes_), blocks = share(blocks_, team, thread);
       gather(chunk, own);
-      all.wait(team, thread);
+      if (stop()) return;
       if (blocks_ >= kBlocksEach * team)
-        for (int64_t block = blocks.first; block < blocks.last; ++block)
+        for (int64_t block = blocks.first; block < blocks.last && !interruption_.poll(); ++block)
           make_logits(chunk, block, {0, chunk.size}, thread);
       else if (own.size() > 0)
-        for (int64_t block = 0; block < blocks_; ++block) make_logits(chunk, block, own, thread);
-      all.wait(team, thread);
+        for (int64_t block = 0; block < blocks_ && !interruption_.poll(); ++block)
+          make_logits(chunk, block, own, thread);
+      if (stop()) return;
       finish_losses(chunk, own);
       if (!call_.gradients) continue;
-      all.wait(team, thread);
-      for (int64_t block = blocks.first; block < blocks.last; ++block) make_dweight(chunk, block);
-      all.wait(team, thread);
+      if (stop()) return;
+      for (int64_t block = blocks.first; block < blocks.last && !interruption_.poll(); ++block)
+        make_dweight(chunk, block);
+      if (stop()) return;
       make_dh(chunk, thread, team);
     }
-    all.wait(team, thread);
-    if (thread > 0) return;
+    if (stop() || thread > 0) return;
     const double sum = std::accumulate(losses_, losses_ + call_.count, 0.0);
     loss_ = static_cast<T>(call_.mean ? sum / static_cast<double>(call_.count) : sum);
   }
@@ -198,7 +202,7 @@ class Run {
 
   // The gradient of h: each thread has panels of columns, and rows where there are more threads than panels. A sum over
   // the classes, in blocks whose weights, packed, fit into a cache.
-  void make_dh(Chunk chunk, int thread, int team) const {
+  void make_dh(Chunk chunk, int thread, int team) {
     const int64_t panels = width_ / lanes_;
     const int across = static_cast<int>(std::min<int64_t>(team, panels)), down = team / across;
     if (thread >= across * down) return;
@@ -209,7 +213,7 @@ class Run {
     T* const dh = dh_ + rows.first * call_.width + column;
     const T** const packed_rows = packed_rows_ + thread * depth_;
     for (int64_t k = 0; k < depth_; ++k) packed_rows[k] = packed + k * lanes_;
-    for (int64_t first = 0; first < call_.classes; first += depth_) {
+    for (int64_t first = 0; first < call_.classes && !interruption_.poll(); first += depth_) {
       const int64_t depth = std::min(depth_, call_.classes - first);
       kernels_.pack_rows({{call_.weight + first * call_.width + column, call_.width, nullptr},
                           depth,
@@ -252,6 +256,7 @@ class Run {
   const T** packed_rows_ = nullptr;
   int64_t scratch_size_ = 0;
   Workspace workspace_;
+  Interruption interruption_;
   T loss_ = 0;
 };
 

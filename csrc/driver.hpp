@@ -1,5 +1,6 @@
 // One call of a network: what goes in, what comes out. Everything here is validated by the caller (bind_network.cpp);
-// after that only an allocation can fail, and it fails (std::bad_alloc) before any output is written.
+// after that only an allocation can fail, and it fails (std::bad_alloc) before any output is written; or a long call is
+// given up (Interrupted), after which what it was to write is undefined.
 #pragma once
 
 #include <cstddef>

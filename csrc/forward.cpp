@@ -103,7 +103,7 @@ Rows<const T> Runner<T>::c_initial() const {
 }
 
 template <class T>
-void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const {
+bool Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const {
   const Shape<T>& shape = layer_.shape;
   const CellInfo& info = shape.info();
   const ForwardPanels<T>& panels = direction_.panels;
@@ -129,28 +129,30 @@ void Runner<T>::step(int64_t step, Rows<const T> input, Rows<const T> c_previous
   args.saved = saved;
   args.inner = inner;
   args.options = &direction_.options;
+  bool stop = false;
   for (int stage = 0; stage < info.stages; ++stage) {
     args.depth = shape.stage_depth(stage);
     args.factors = stage == 0 ? h_previous : read(inner);
     args.weights = panels.recurrent_at(shape, stage, units_.first);
     shape.cell->forward[stage](args);
-    if (!again || info.stages > 1) worker_.wait_group();
+    if (!again || info.stages > 1) stop = worker_.wait_group();
   }
   if (shape.projected && !again) {
     shape.kernels->linear({args.rows, shape.units, outputs_.size(), shape.outputs, read(inner),
                            read(panels.projection_at(shape, outputs_.first)), h_to(step), false, panels.output_bias,
                            args.order});
-    worker_.wait_group();
+    stop = worker_.wait_group();
     if (shape.softmax) {
       const Range own = share(args.rows, worker_.units, worker_.unit);
       shape.kernels->softmax.rows({own.first, own.last, shape.outputs, h_to(step)});
-      worker_.wait_group();
+      stop = worker_.wait_group();
     }
   }
+  return stop;
 }
 
 template <class T>
-void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Kept<T>& kept) const {
+bool Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Kept<T>& kept) const {
   const Shape<T>& shape = layer_.shape;
   Rows<T> input = layer_.input_of(direction_, worker_.group, units_);
   if (first > 0 || !direction_.input_made) {
@@ -162,12 +164,14 @@ void Runner<T>::run(int64_t first, int64_t last, Rows<const T> c_first, const Ke
   }
 
   Rows<const T> c_previous = c_first;
+  bool stop = false;
   for (int64_t s = first; s < last; ++s) {
     const Rows<T> c = kept.c ? kept_c(kept, s) : Rows<T>{direction_.cn, shape.units, own_.sequences()};
-    step(s, read(input), c_previous, c, kept_saved(kept, s));
+    stop = step(s, read(input), c_previous, c, kept_saved(kept, s));
     input.base += own_.active(s) * input.stride;
     c_previous = read(c);
   }
+  return stop;
 }
 
 namespace {
@@ -194,8 +198,9 @@ void finish(const Layer<T>& layer, const Direction<T>& direction, const Runner<T
   }
 }
 
+// False: the call is given up.
 template <class T>
-void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64_t* lists) {
+bool run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64_t* lists) {
   const Direction<T>& direction = layer.direction[d];
   const Runner<T> runner(layer, worker, d, lists);
   const int64_t units = layer.shape.units, steps = layer.batch->steps();
@@ -205,14 +210,16 @@ void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64
   Rows<const T> c_previous{state.base, state.stride, state.index};
   for (int64_t first = 0; first < steps; first += layer.block_steps) {
     const int64_t last = std::min(steps, first + layer.block_steps);
+    if (first > 0) worker.interruption->poll();
     if (direction.kept.c_start) {
       T* start = direction.kept.c_start + first / layer.block_steps * layer.batch->size() * units;
       copy_rows(own.active(first), runner.unit_columns(), c_previous, {start, units, own.rows()});
     }
-    runner.run(first, last, c_previous, direction.kept);
+    if (runner.run(first, last, c_previous, direction.kept)) return false;
     if (direction.kept.c) c_previous = read(runner.kept_c(direction.kept, last - 1));
   }
   finish(layer, direction, runner);
+  return true;
 }
 
 }  // namespace
@@ -220,9 +227,10 @@ void run_direction(const Layer<T>& layer, const Worker& worker, int64_t d, int64
 template <class T>
 void run_layer(const Layer<T>& layer, int thread) {
   Worker worker;
-  if (!assign(layer.plan, layer.directions, thread, layer.barrier_places, &worker)) return;
+  if (!assign(layer.plan, layer.directions, thread, layer.barrier_places, layer.interruption, &worker)) return;
   int64_t* lists = layer.row_lists + thread * layer.row_list_size();
-  for (int64_t d = worker.first_direction; d < worker.last_direction; ++d) run_direction(layer, worker, d, lists);
+  for (int64_t d = worker.first_direction; d < worker.last_direction; ++d)
+    if (!run_direction(layer, worker, d, lists)) return;
 }
 
 template void lay_out_work(Arena&, Layer<float>&, int);

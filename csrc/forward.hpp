@@ -49,6 +49,7 @@ struct Layer {
   const T* zeros = nullptr;      // as many as the widest row that they stand for
   int64_t* row_lists = nullptr;  // per thread: row_list_size
   Barrier::Place* barrier_places = nullptr;
+  Interruption* interruption = nullptr;
 
   int64_t blocks() const { return divide_up(batch->steps(), block_steps); }
   int64_t block_rows() const { return block_steps * batch->size(); }
@@ -82,8 +83,9 @@ class Runner {
  public:
   Runner(const Layer<T>& layer, const Worker& worker, int64_t direction, int64_t* lists);
 
-  // Steps [first, last), at most a block. `c_first` is c before them.
-  void run(int64_t first, int64_t last, Rows<const T> c_first, const Kept<T>& kept) const;
+  // Steps [first, last), at most a block. `c_first` is c before them. Returns to all of the group alike whether the
+  // call is to be given up.
+  bool run(int64_t first, int64_t last, Rows<const T> c_first, const Kept<T>& kept) const;
 
   const OwnRows& own() const { return own_; }
   Rows<const T> h_at(int64_t step) const;  // step -1: the initial state
@@ -102,7 +104,7 @@ class Runner {
   Rows<T> kept_at(const Kept<T>& kept, int64_t step, T* base, int64_t width) const {
     return {base ? base + (step - kept.origin) * width : nullptr, width, places_};
   }
-  void step(int64_t step, Rows<const T> input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const;
+  bool step(int64_t step, Rows<const T> input, Rows<const T> c_previous, Rows<T> c, Rows<T> saved) const;
   Rows<T> h_to(int64_t step) const;
 
   const Layer<T>& layer_;

@@ -36,6 +36,7 @@ class ForwardNetwork {
         [&](Arena& arena, const Plan& plan, Barrier::Place* places) { lay_out(arena, plan, places); },
         [&](const Plan& plan, int) { begin(plan); }, [&] { return prologue_.work(0, 0); },
         [&](int thread, int team, const Barrier& all) { work(thread, team, all); });
+    interruption_.check();
   }
 
  private:
@@ -70,6 +71,7 @@ class ForwardNetwork {
     layer.plan = plan;
     layer.zeros = zeros_;
     layer.barrier_places = places;
+    layer.interruption = &interruption_;
     layer.x = x;
     for (int64_t d = 0; d < spec_.num_directions; ++d) {
       Direction<T>& direction = layer.direction[d];
@@ -100,13 +102,14 @@ class ForwardNetwork {
 
   void work(int thread, int team, const Barrier& all) {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      while (prologue_.work(l, thread)) {
+      if (l > 0) interruption_.poll();
+      while (!interruption_.wanted() && prologue_.work(l, thread)) {
       }
-      if (prologue_.needed()) all.wait(team, thread);
+      if (prologue_.needed() && all.wait(team, thread, interruption_.wanted())) return;
       run_layer(layers_[l], thread);
       const bool last = l + 1 == layers_.size();
       if (!last && thread == 0) prologue_.enter(l + 1);
-      all.wait(team, thread);
+      if (all.wait(team, thread, interruption_.wanted())) return;
       if (!last && call_.masks) {
         drop_out(l, thread, team);
         all.wait(team, thread);
@@ -157,6 +160,7 @@ class ForwardNetwork {
   Tape<T>* tape_;
   std::vector<Layer<T>> layers_;
   Prologue<T> prologue_;
+  Interruption interruption_;
   T* zeros_ = nullptr;
 };
 

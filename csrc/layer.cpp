@@ -2,7 +2,8 @@
 
 namespace rnnkern {
 
-bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* places, Worker* worker) {
+bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* places, Interruption* interruption,
+            Worker* worker) {
   if (thread >= plan.threads()) return false;
   const int crew = plan.rows * plan.units, direction = thread / crew, rank = thread % crew;
   worker->first_direction = plan.directions > 1 ? direction : 0;
@@ -11,6 +12,7 @@ bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* pl
   worker->groups = plan.rows;
   worker->unit = rank % plan.units;
   worker->units = plan.units;
+  worker->interruption = interruption;
   if (plan.threads() == 1) return true;  // waits for nobody
   worker->group_barrier = Barrier(places + thread - worker->unit);
   worker->crew_barrier = Barrier(places + plan.threads() + thread - rank);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "batch.hpp"
+#include "interruption.hpp"
 #include "panels.hpp"
 #include "plan.hpp"
 #include "threads.hpp"
@@ -18,18 +19,21 @@ struct Worker {
   int unit, units;        // of units, within the group
   Barrier group_barrier;  // among `units` threads
   Barrier crew_barrier;   // among groups * units threads
+  Interruption* interruption;
 
   int crew() const { return groups * units; }
   int rank() const { return group * units + unit; }
-  void wait_group() const { group_barrier.wait(units, unit); }
-  void wait_crew() const { crew_barrier.wait(crew(), rank()); }
+  // Both return to all who meet alike whether the call is to be given up.
+  bool wait_group() const { return group_barrier.wait(units, unit, interruption->wanted()); }
+  bool wait_crew() const { return crew_barrier.wait(crew(), rank(), interruption->wanted()); }
 };
 
 // Places in the barriers of a plan, if there are any: those of the groups, then those of the directions' crews.
 inline int barrier_places(const Plan& plan) { return plan.threads() > 1 ? 2 * plan.threads() : 0; }
 
 // False for threads that the plan has no work for.
-bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* places, Worker* worker);
+bool assign(const Plan& plan, int64_t directions, int thread, Barrier::Place* places, Interruption* interruption,
+            Worker* worker);
 
 // The rows of a batch that one group works on, and where they are. Row lists are in the batch's order, so the rows that
 // still run at a step are the first ones.

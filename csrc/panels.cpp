@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "interruption.hpp"
 #include "threads.hpp"
 
 namespace rnnkern {
@@ -244,14 +245,16 @@ Packed<T>::Packed(const Spec& spec, const KernelTable& table, const Weights<cons
   };
   block_ = Block(lay_out(Arena()));
   lay_out(Arena(block_.data()));
+  Interruption interruption;
   auto pack = [&](int thread, int team, const Barrier&) {
-    for (std::size_t part = 0; part < parts_.size(); ++part) {
+    for (std::size_t part = 0; part < parts_.size() && !interruption.poll(); ++part) {
       const Shape<T> shape = shape_of(part);
       parts_[part].pack(shape, weights[part], share(shape.panels(shape.units), team, thread));
     }
   };
   run_team(
       threads, [](int) {}, pack);
+  interruption.check();
 }
 
 template struct Shape<float>;

@@ -17,37 +17,13 @@
 #include <omp.h>
 #endif
 
+#include "float_mode.hpp"
 #include "processors.hpp"
 
 namespace rnnkern {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// The loop's floating-point mode, the same on every thread: to nearest, denormals as zeros in and out.
-class FlushDenormals {
-#if defined(__x86_64__)
- public:
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(0x9FC0); }  // FTZ, DAZ, nothing trapped
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
- public:
-  FlushDenormals() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(uint64_t{1} << 24));  // FZ
-  }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#else
- public:
-  FlushDenormals() {}
-#endif
-};
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -124,7 +100,7 @@ struct Team {
 };
 
 void run_alone(const Team& team) {
-  const FlushDenormals mode;
+  const FloatMode mode = FloatMode::flushed();
   team.prepare(team.context, 1);
   team.body(team.context, 0, 1, team.all);
 }
@@ -217,7 +193,7 @@ void run_parallel(int wanted, const Team& team) {
   Gathering gathering(wanted);
 #pragma omp parallel num_threads(wanted) default(none) shared(gathering, team)
   {
-    const FlushDenormals mode;
+    const FloatMode mode = FloatMode::flushed();
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
     if (thread == 0)
       gathering.lead(size, team);
@@ -244,15 +220,17 @@ class Call {
 
 }  // namespace
 
-void Barrier::wait(int size, int rank) const {
-  if (size == 1) return;
+bool Barrier::wait(int size, int rank, bool stop) const {
+  if (size == 1) return stop;
   Place& own = places_[rank];
-  const uint32_t waits = ++own.waits;
+  const uint32_t turn = ++own.waits % 2, waits = 2 * own.waits;
   for (int round = 0, distance = 1; distance < size; ++round, distance *= 2) {
-    places_[(rank + distance) % size].told[round].store(waits, std::memory_order_release);
-    // The other one may be a wait ahead, but not two.
-    wait_until([&] { return static_cast<int32_t>(own.told[round].load(std::memory_order_acquire) - waits) >= 0; });
+    places_[(rank + distance) % size].turns[turn].told[round].store(waits + stop, std::memory_order_release);
+    const std::atomic<uint32_t>& told = own.turns[turn].told[round];
+    wait_until([&] { return (told.load(std::memory_order_acquire) & ~1u) == waits; });
+    stop |= (told.load(std::memory_order_relaxed) & 1) != 0;
   }
+  return stop;
 }
 
 int process_threads() {

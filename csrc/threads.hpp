@@ -34,7 +34,11 @@ class Barrier {
   // What one thread of a barrier is told, and how often it has waited.
   struct Place {
     static constexpr int kRounds = 16;  // of up to 2^16 threads
-    alignas(64) std::atomic<uint32_t> told[kRounds] = {};
+    // By turns of waits, because the other one may be a wait ahead, but not two: twice the number of the wait, plus 1
+    // to stop.
+    struct alignas(64) Turn {
+      std::atomic<uint32_t> told[kRounds] = {};
+    } turns[2];
     alignas(64) uint32_t waits = 0;
   };
   using Places = std::unique_ptr<Place[]>;
@@ -42,7 +46,8 @@ class Barrier {
 
   Barrier() = default;
   explicit Barrier(Place* places) : places_(places) {}  // as many as there are threads, none for a single one
-  void wait(int size, int rank) const;
+  // Returns to all of them alike whether one of them has said `stop`.
+  bool wait(int size, int rank, bool stop = false) const;
 
  private:
   Place* places_ = nullptr;

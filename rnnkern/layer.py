@@ -251,14 +251,23 @@ class Layer(Generic[S]):
         ------
         TypeError, ValueError, MemoryError
             As for a call.
+        KeyboardInterrupt
+            Or what else a signal's handler raises, where a call takes more than a second: nothing has changed.
         """
         recompute = options.check_bool("recompute", recompute)
         return_sequence = options.check_bool("return_sequence", return_sequence)
-        masks = self._masks(x, state, lengths)
-        if self._backend == "native":
-            y, new_state, content = self._network.forward(x, state, lengths, masks, recompute, return_sequence)
-            return y, new_state, Tape(self._network, content)
-        return self._reference_forward(x, state, lengths, return_sequence, masks, watch=True)
+        generator = self._random.bit_generator
+        before = generator.state if self._dropout > 0 else None
+        try:
+            masks = self._masks(x, state, lengths)
+            if self._backend == "native":
+                y, new_state, content = self._network.forward(x, state, lengths, masks, recompute, return_sequence)
+                return y, new_state, Tape(self._network, content)
+            return self._reference_forward(x, state, lengths, return_sequence, masks, watch=True)
+        except BaseException:  # interrupted, or out of memory: the next masks are what these were
+            if before is not None:
+                generator.state = before
+            raise
 
     @overload
     def backward(
