@@ -419,10 +419,9 @@ class Layer(Generic[S]):
 
     def freeze(self) -> FrozenLayer[S]:
         """Return a snapshot for inference, with packed weights; later changes of this layer don't reach it."""
-        if self._backend == "native":
-            return FrozenLayer(self._network.freeze(), copy.deepcopy(self))
-        snapshot = copy.deepcopy(self)
-        return FrozenLayer(_ReferenceNetwork(snapshot), snapshot)
+        snapshot = copy.deepcopy(self)  # first: another thread may be changing this layer's weights
+        network = snapshot._network.freeze() if self._backend == "native" else _ReferenceNetwork(snapshot)
+        return FrozenLayer(network, snapshot)
 
     # Its weights
 

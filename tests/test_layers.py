@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import copy
 import inspect
+import itertools
 import math
 import pickle
 import runpy
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -761,6 +763,30 @@ def test_frozen_layers_pickle_and_copy(backend):
         assert_same_results(copied(given), frozen(given))
         assert repr(copied) == repr(frozen)
         assert_same_bits(copied.stream(3).run(given), frozen(given)[0])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_snapshot_is_one_while_weights_change(kind):
+    """Weights are read once: what is called and what is pickled are the same, whatever another thread writes."""
+    layer, x = make(kind, 16, 64, seed=0), np.ones((2, 1, 16), np.float32)
+    done = threading.Event()
+
+    def write():
+        for i in itertools.cycle(range(100)):
+            for array in layer.weights.values():
+                array[...] = np.float32(i / 1000)
+            if done.is_set():
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(200):
+            frozen = layer.freeze()
+            assert_same_bits(pickle.loads(pickle.dumps(frozen))(x)[0], frozen(x)[0])
+    finally:
+        done.set()
+        writer.join()
 
 
 @both
