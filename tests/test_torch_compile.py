@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 
 import pytest
@@ -31,6 +33,7 @@ from torch_harness import (
     on_kernels,
     pair,
     raised,
+    stock,
 )
 
 BACKENDS = [
@@ -169,6 +172,86 @@ def test_packed_sequences_and_graphs():
     compiled = torch.compile(ours, backend="aot_eager")
     packed = nn.utils.rnn.pack_padded_sequence(normal(T, B, I), torch.tensor([5, 2, 3]), enforce_sorted=False)
     assert_near([compiled(packed)[0].data], [theirs(packed)[0].data])
+
+
+def same(found, expected):
+    return all(map(torch.equal, leaves(found), leaves(expected)))
+
+
+FROZEN = {
+    "plain": {},
+    "two layers, both directions": {"num_layers": 2, "bidirectional": True, "dropout": 0.5},
+    "no bias, batch first": {"bias": False, "batch_first": True},
+}
+
+
+@kinds
+@pytest.mark.parametrize("options", FROZEN)
+def test_frozen_layers_in_a_graph(kind, options):
+    """One graph with the kernels in it, with no `accelerate` before; the bits of the layer."""
+    torch._dynamo.config.allow_rnn = False
+    frozen = rnnkern.torch.freeze(stock(kind, **FROZEN[options]))
+    x, hx = normal(T, B, I), state_of(kind, 1) if options == "plain" else None
+    x = x.transpose(0, 1) if frozen.batch_first else x
+    for used in (frozen, frozen.train(), copy.deepcopy(frozen).to("cpu"), pickle.loads(pickle.dumps(frozen))):
+        compiled = torch.compile(used, fullgraph=True, backend="aot_eager")
+        assert same(compiled(x), frozen(x))
+        assert same(compiled(x, hx), frozen(x, hx))
+    assert "rnnkern.recurrence" in graph_of(frozen, x, hx)
+    assert torch._dynamo.config.allow_rnn is False
+
+
+@pytest.mark.parametrize("kind", CELL_KINDS)
+def test_frozen_cells_in_a_graph(kind):
+    frozen = rnnkern.torch.freeze(stock(kind))
+    torch._dynamo.config.allow_rnn = False
+    compiled = torch.compile(frozen, fullgraph=True, backend="aot_eager")
+    assert_near(leaves(compiled(normal(B, I))), leaves(frozen(normal(B, I))))
+
+
+def test_frozen_layers_of_our_own_in_a_graph():
+    frozen = rnnkern.torch.freeze(rnnkern.torch.LSTM(I, H, proj_size=2, peephole=True, clip=0.5, dtype=torch.float64))
+    torch._dynamo.config.allow_rnn = False
+    x = normal(T, B, I)
+    assert same(torch.compile(frozen, fullgraph=True, backend="aot_eager")(x), frozen(x))
+
+
+def test_what_a_frozen_layer_s_graph_cannot_do():
+    """There is a break, and the results, or PyTorch's errors, are the same."""
+    torch._dynamo.config.allow_rnn = False
+    frozen = rnnkern.torch.freeze(stock("GRU"))
+    compiled = torch.compile(frozen, backend="eager")
+    packed = nn.utils.rnn.pack_padded_sequence(normal(T, B, I), torch.tensor([5, 2, 3]), enforce_sorted=False)
+    assert torch.equal(compiled(packed)[0].data, frozen(packed)[0].data)
+    wrong = normal(T, B, I + 1)
+    assert_same_type_and_text(raised(lambda: compiled(wrong)), raised(lambda: frozen(wrong)))
+    with pytest.raises(RuntimeError, match="inference only"):
+        compiled(normal(T, B, I, requires_grad=True))
+
+
+class Scorer(nn.Module):
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn, self.out = rnn, nn.Linear(H, 2).double()
+
+    def forward(self, x):
+        self.rnn.flatten_parameters()
+        h = x.new_zeros(self.rnn.num_layers, x.shape[1], self.rnn.hidden_size)
+        return self.out(self.rnn(x, h)[0])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_of_frozen_layers(strict):
+    """By itself, and in a model whose code uses the layer's attributes."""
+    torch._dynamo.config.allow_rnn = False
+    frozen, x = rnnkern.torch.freeze(stock("GRU")), normal(T, B, I)
+    calls = [(frozen, x), (Scorer(frozen).eval(), x)]
+    if not strict:
+        calls.append((rnnkern.torch.freeze(stock("LSTMCell")), x[0]))
+    for module, given in calls:
+        program = torch.export.export(module, (given,), strict=strict)
+        assert_near(leaves(program.module()(given)), leaves(module(given)))
+        assert not any("gru" in str(node.target) for node in program.graph.nodes)
 
 
 def test_a_model_around_it():

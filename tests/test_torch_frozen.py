@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="needs torch")
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnnkern.torch
@@ -139,7 +139,9 @@ class Model(nn.Module):
         self.rnn, self.out = nn.LSTM(I, H), nn.Linear(H, 2)
 
     def forward(self, x):
-        return self.out(self.rnn(x)[0])
+        self.rnn.flatten_parameters()
+        h = x.new_zeros(self.rnn.num_layers, x.shape[1], self.rnn.hidden_size)
+        return self.out(self.rnn(x, (h, h))[0])
 
 
 def test_inside_a_larger_model():
@@ -227,14 +229,167 @@ def test_weights_that_cannot_be_frozen(options):
         freeze(nn.LSTM(2, 3, **options))
 
 
-def test_parametrized():
-    module = parametrizations.weight_norm(stock("LSTM"), "weight_hh_l0")
-    frozen = freeze(module)
-    assert_near(leaves(frozen(normal(T, B, I))), leaves(module(normal(T, B, I))))
+class Halved(nn.Module):
+    """A parametrization that computes something else in training."""
+
+    def forward(self, weight):
+        return weight * 3 if self.training else weight / 2
+
+
+WEIGHT = {"RNN": "weight_hh_l0", "LSTM": "weight_hh_l0", "GRUCell": "weight_ih"}
+COMPUTED = {
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "prune": lambda module, name: prune.random_unstructured(module, name, 0.5),
+    "prune twice": lambda module, name: prune.l1_unstructured(prune.random_unstructured(module, name, 0.3), name, 0.5),
+    "parametrized weight_norm": parametrizations.weight_norm,
+    "parametrized spectral_norm": parametrizations.spectral_norm,
+    "parametrized orthogonal": parametrizations.orthogonal,
+    "parametrized by the user": lambda module, name: parametrize.register_parametrization(module, name, Halved()),
+}
+
+
+def tensors_of(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict(keep_vars=True).items()}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", WEIGHT)
+@pytest.mark.parametrize("how", COMPUTED)
+def test_computed_weights(kind, how):
+    """What the layer computes in evaluation mode, from its tensors as they are now, none of which changes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = rnnkern.torch.accelerate(COMPUTED[how](stock(kind), WEIGHT[kind]))
+        module(given(kind))
+        state = {name: torch.randn_like(tensor).abs() + 0.5 for name, tensor in module.state_dict().items()}
+    module.load_state_dict({**state, **{name: t for name, t in module.state_dict().items() if "mask" in name}})
+    before, random, weight = tensors_of(module), torch.get_rng_state(), vars(module).get(WEIGHT[kind])
+    for _ in range(2):
+        frozen = freeze(module)
+        assert frozen.matches(module)
+    assert all(map(torch.equal, before.values(), tensors_of(module).values()))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert vars(module).get(WEIGHT[kind]) is weight
+    assert module.training
+    assert_same_bits(frozen(given(kind)), module.eval()(given(kind)))
     assert frozen.matches(module)
     with torch.no_grad():
-        module.parametrizations.weight_hh_l0.original0.mul_(2)
-    assert not frozen.matches(module)
+        next(tensor for name, tensor in module.named_parameters() if WEIGHT[kind] in name).mul_(-3)
+    if "spectral" not in how and "orthogonal" not in how:  # these don't depend on the scale, but for rounding
+        assert not frozen.matches(module)
+
+
+def test_computed_weights_in_parametrize_cached():
+    """PyTorch's cache goes by addresses of modules."""
+    modules = [parametrizations.weight_norm(stock("LSTM"), "weight_hh_l0") for _ in range(3)]
+    for i, module in enumerate(modules):
+        module.parametrizations.weight_hh_l0.original0.data.mul_(1 + i)
+    with parametrize.cached():
+        frozen = [freeze(module) for module in modules]
+    for layer, module in zip(frozen, modules):
+        assert layer.matches(module)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_frozen_in_other_modes():
+    module = nn.utils.weight_norm(stock("GRU"), "weight_ih_l0")
+    with torch.inference_mode():
+        frozen = freeze(module)
+    assert_near(leaves(frozen(normal(T, B, I))), leaves(module(normal(T, B, I))))
+    assert not any(tensor.is_inference() for tensor in frozen._snapshot.parameters())
+    with torch.device("meta"):
+        assert freeze(module).matches(module)
+
+
+def doubled(module, arguments):
+    return (arguments[0] * 2, *arguments[1:])
+
+
+class OwnPruning(prune.Identity):
+    """Does more than to set a weight."""
+
+    def __call__(self, module, inputs):
+        super().__call__(module, inputs)
+        return doubled(module, inputs)
+
+
+UNFIT = {
+    "a forward pre-hook": lambda module: module.register_forward_pre_hook(doubled),
+    "with kwargs": lambda module: module.register_forward_pre_hook(lambda *_: None, with_kwargs=True),
+    "a forward hook": lambda module: module.register_forward_hook(lambda module, arguments, result: result),
+    "a forward hook that looks on": lambda module: module.register_forward_hook(lambda *_: None, always_call=True),
+    "pruning with more to it": lambda module: OwnPruning.apply(module, next(iter(dict(module.named_parameters())))),
+    "another forward": lambda module: setattr(module, "forward", doubled),
+    "PyTorch's forward": lambda module: setattr(module, "forward", nn.Module.forward),
+}
+
+
+@every
+@pytest.mark.parametrize("how", UNFIT)
+def test_what_a_frozen_layer_would_drop(kind, how):
+    """Said, with its name; `matches` can't tell either."""
+    module = stock(kind)
+    frozen = freeze(module)
+    UNFIT[how](module)
+    for call in (freeze, frozen.matches):
+        with pytest.raises(ValueError, match=r"expected one (whose results no hook|that its class) .*(hook|forward)"):
+            call(module)
+    if how == "a forward pre-hook":
+        with pytest.raises(ValueError, match=r"the forward pre-hook doubled: remove it"):
+            freeze(module)
+
+
+def test_what_changes_no_result():
+    """Hooks of backward, and those of the process, which a frozen layer calls too; a method put back in its place."""
+    module, x = stock("LSTM"), normal(T, B, I)
+    module.register_full_backward_hook(lambda *_: None)
+    module.flatten_parameters = lambda: None
+    module.forward = module.forward
+    frozen = freeze(module)
+    handle = nn.modules.module.register_module_forward_pre_hook(doubled)
+    try:
+        assert_same_bits(frozen(x), freeze(module)(x))
+        assert_near(leaves(frozen(x)), leaves(module(x)))
+    finally:
+        handle.remove()
+    handle = frozen.register_forward_pre_hook(doubled)
+    assert_near(leaves(frozen(x)), leaves(module(x * 2)))
+
+
+@every
+def test_attributes(kind):
+    """Those of PyTorch's, for a model's own code; they can't be changed, and the weights are not there."""
+    options = (
+        {} if kind in CELL_KINDS else {"num_layers": 2, "batch_first": True, "dropout": 0.5, "bidirectional": True}
+    )
+    module = stock(kind, **options)
+    for how in (freeze, lambda module: pickle.loads(pickle.dumps(freeze(module))), lambda m: copy.copy(freeze(m))):
+        frozen = how(module)
+        names = [name for name, value in vars(module).items() if isinstance(value, (int, str, float))]
+        for name in set(names) - {"training"}:
+            assert getattr(frozen, name) == getattr(module, name)
+            with pytest.raises(AttributeError, match="can't be changed"):
+                setattr(frozen, name, getattr(module, name))
+        frozen.flatten_parameters()
+        for name in dict(module.named_parameters()):
+            with pytest.raises(AttributeError, match=f"{name}: a frozen layer has no Parameters"):
+                getattr(frozen, name)
+            assert not hasattr(frozen, name)
+            with pytest.raises(AttributeError, match="can't be changed"):
+                setattr(frozen, name, getattr(module, name))
+    for ask in (frozen.reset_parameters, lambda: setattr(frozen, "bias", nn.Parameter(torch.zeros(1)))):
+        with pytest.raises((RuntimeError, AttributeError), match="frozen layer"):
+            ask()
+    with pytest.raises(RuntimeError, match="no Parameters"):
+        frozen.weight = nn.Parameter(torch.zeros(1))
+    assert freeze(module)._get_name() + "(" in repr(frozen)
+    assert frozen.matches(module)
+
+
+def test_functional_call():
+    frozen, x = freeze(stock("GRU")), normal(T, B, I)
+    assert_same_bits(torch.func.functional_call(frozen, {}, x), frozen(x))
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -247,14 +402,6 @@ def test_modes_and_transforms():
     assert torch.equal(traced(other), theirs(other)[0])
     with torch.autocast("cpu", torch.bfloat16):
         assert raised(lambda: theirs(x)) is not None or frozen(x)[0].dtype is theirs(x)[0].dtype
-    torch._dynamo.reset()
-    before = torch._dynamo.config.allow_rnn
-    torch._dynamo.config.allow_rnn = True
-    try:
-        compiled = torch.compile(frozen, fullgraph=True, backend="aot_eager")
-        assert_same_bits(compiled(x), frozen(x))
-    finally:
-        torch._dynamo.config.allow_rnn = before
     x, frozen, theirs = x.double(), freeze(ours.double()), theirs.double()
     _, tangent = torch.func.jvp(lambda x: frozen(x)[0], (x,), (x,))
     _, expected = torch.func.jvp(lambda x: theirs(x)[0], (x,), (x,))

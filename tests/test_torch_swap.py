@@ -67,9 +67,10 @@ def test_in_place(kind):
     assert isinstance(module, getattr(nn, kind))
     assert set(module.__dict__) == attributes
     assert all(module.get_parameter(name) is weight for name, weight in weights.items())
-    assert repr(module) == repr(stock(kind))
+    assert repr(module) == "rnnkern.torch." + repr(stock(kind)), "a model's repr shows what is accelerated"
     assert rnnkern.torch.restore(module) is module
     assert type(module) is getattr(nn, kind)
+    assert repr(module) == repr(stock(kind))
     assert set(module.__dict__) == attributes
 
 
@@ -133,6 +134,73 @@ def test_what_is_left_is_said_why():
     assert "hidden_size is 0" in report.left["none"]
     x = normal(T, B, I, dtype=torch.float32)
     assert torch.equal(model["own"](x)[0], nn.LSTM.forward(model["own"], x * 2)[0])
+
+
+def stock_path(*arguments):
+    return arguments
+
+
+@every
+def test_a_replaced_forward(kind):
+    """Whoever replaced it decides what runs; back in its place it is the class's own again."""
+    model = nn.Sequential(stock(kind))
+    own = model[0].forward
+    model[0].forward = own
+    rnnkern.torch.accelerate(model)
+    assert f"{kind}.forward" in rnnkern.torch.report(model).left["0"], "PyTorch's, bound before"
+    model[0].forward = stock_path
+    report = rnnkern.torch.report(model)
+    assert report.swapped == {}
+    assert "its forward was replaced, by stock_path" in report.left["0"]
+    del model[0].forward
+    assert list(rnnkern.torch.report(model).swapped) == ["0"]
+    model[0].forward = model[0].forward
+    assert list(rnnkern.torch.report(model).swapped) == ["0"]
+    model[0] = rnnkern.torch.freeze(rnnkern.torch.restore(stock(kind)))
+    model[0].forward = stock_path
+    report = rnnkern.torch.report(model)
+    assert report.frozen == {}
+    assert "stock_path" in report.left["0"]
+
+
+class Counted(rnnkern.torch.LSTM):
+    """Computes what ours does."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_everything_recurrent_is_in_the_report():
+    class Quantized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnns = nn.ModuleList([stock("LSTM"), stock("GRU"), stock("LSTMCell"), stock("RNNCell")]).float()
+
+    x = normal(T, B, I)
+    model = nn.ModuleDict(
+        {
+            "quantized": torch.ao.quantization.quantize_dynamic(Quantized(), dtype=torch.qint8),
+            "quantizable": torch.ao.nn.quantizable.LSTM(I, H),
+            "scripted": torch.jit.script(nn.Sequential(stock("GRU"))),
+            "traced": torch.jit.trace(stock("LSTM"), (x,), check_trace=False),
+            "frozen": rnnkern.torch.freeze(stock("LSTM")),
+            "ours": Counted(I, H),
+            "base": nn.RNNBase("LSTM", I, H),
+            "other": nn.Linear(2, 2),
+        }
+    )
+    report = rnnkern.torch.report(rnnkern.torch.accelerate(model))
+    assert report.swapped == {"ours": "Counted(4, 6)"}
+    assert report.frozen == {"frozen": "rnnkern.torch.FrozenLayer(LSTM(4, 6))"}
+    quantized = [f"quantized.rnns.{i}" for i in range(4)]
+    assert sorted(report.left) == sorted([*quantized, "quantizable", "scripted.0", "traced", "base"])
+    assert all("quantized" in report.left[name] for name in (*quantized, "quantizable"))
+    assert all("TorchScript" in report.left[name] for name in ("scripted.0", "traced"))
+    assert "GRU" in report.left["scripted.0"]
+    for name in (*report.left, *report.frozen):
+        assert f" {name}: " in str(report)
+    assert list(rnnkern.torch.report(model["scripted"]).left) == ["0"]
+    assert list(rnnkern.torch.report(model["quantizable"]).left) == [""]
+    assert "frozen            the model itself: " in str(rnnkern.torch.report(model["frozen"]))
 
 
 def test_twice():
@@ -251,6 +319,43 @@ def test_ddp(order):
     objective(expected(x)).backward()
     found = {name.removeprefix("module."): weight.grad for name, weight in wrapped.named_parameters()}
     assert_near(found, {name: weight.grad for name, weight in expected.named_parameters()})
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="PyTorch without torch.distributed")
+@pytest.mark.parametrize("order", ["accelerate first", "fully_shard first"])
+@pytest.mark.usefixtures("gloo")
+def test_fully_shard(order):
+    """It gives modules a class of their own, with FSDPModule in front."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    def shard(model):
+        mesh = init_device_mesh("cpu", (1,))
+        fully_shard(model.rnns[0], mesh=mesh)
+        fully_shard(model, mesh=mesh)
+
+    expected, model = Model(), Model()
+    model.load_state_dict(expected.state_dict())
+    steps = [rnnkern.torch.accelerate, shard]
+    for step in steps if order == "accelerate first" else steps[::-1]:
+        step(model)
+    assert type(model.rnns[0]).__name__ == "FSDPLSTM"
+    report = rnnkern.torch.report(model)
+    assert len(report.swapped) == 4
+    assert report.swapped["rnns.0"] == "rnnkern.torch.FSDPLSTM(6, 6)"
+    x = normal(T, B, I)
+    for _ in range(2):
+        with on_kernels():
+            objective(model(x)).backward()
+        objective(expected(x)).backward()
+    found = {name: weight.grad.full_tensor() for name, weight in model.named_parameters()}
+    assert_near(found, {name: weight.grad for name, weight in expected.named_parameters()})
+    with pytest.raises(ValueError, match="forward pre-hook"):
+        rnnkern.torch.freeze(model.rnns[0])
+    rnnkern.torch.restore(model)
+    assert isinstance(model.rnns[0], dist.fsdp.FSDPModule)
+    assert not isinstance(model.rnns[0], rnnkern.torch.LSTM)
+    assert_near(leaves(model(x)), leaves(expected(x)))
 
 
 def test_deepcopy_of_a_model():

@@ -7,7 +7,8 @@ except ModuleNotFoundError as error:
 
 from .frozen import FrozenLayer, freeze
 from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
-from .swap import Report, accelerate, report, restore
+from .reports import Report, report
+from .swap import accelerate, restore
 
 __all__ = [
     "GRU",

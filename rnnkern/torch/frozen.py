@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn, Optional
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from . import operators
 from .layers import Layer, Outputs
-from .network import DTYPES, Call, Refused, kernels_may_run
-from .swap import BACK, SWAPS
+from .network import Call, Refused, kernels_may_run
+from .snapshot import snapshot, weight_names
 
 _NO_PARAMETERS = "a frozen layer has no Parameters: change the layer it was made of and freeze that again"
+
+_OPTIONS = (
+    "mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size",
+    "nonlinearity",
+)  # fmt: skip
+"""Attributes of PyTorch's layers and cells, those that they have."""
 
 
 class FrozenLayer(nn.Module):
     """An immutable snapshot of a recurrent layer or cell, made by `freeze`; called as that is, with the same bits.
 
-    It owns packed copies of the weights and has no Parameters. Asking it for them, or `load_state_dict`, is a
-    RuntimeError, so that nobody trains or loads something that has no effect; within a larger model it adds nothing to
-    the model's Parameters and state_dict. Dropout is off. `deepcopy` and pickle work.
+    It has the attributes that tell what the layer is (hidden_size, batch_first, ...) and `flatten_parameters`, so that
+    a model's own code goes on working. It owns packed copies of the weights and has no Parameters. Asking it for them,
+    `load_state_dict`, or setting one of those attributes is an error, so that nobody trains, loads or changes something
+    that has no effect; within a larger model it adds nothing to the model's Parameters and state_dict. Dropout is off.
+    `deepcopy` and pickle work.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         # Not an attribute that torch.nn.Module would take for a submodule of its own.
-        self.__dict__["_snapshot"] = _snapshot(module)
+        self.__dict__["_snapshot"] = snapshot(module)
         self._pack()
         self.eval()
 
     def _pack(self) -> None:
-        weights = self._snapshot.weights_now()
-        network = self._snapshot.network(weights[0].dtype)
+        held = self._snapshot
+        weights = held.weights_now()
+        network = held.network(weights[0].dtype)
         self._panels = network.kernels.pack(torch.get_num_threads(), weights)
+        # What a graph is made of is here itself, because TorchDynamo does not look into torch.nn.LSTM and its like.
+        self.__dict__.update(_options(held))
+        self._description = held.description() if isinstance(held, Layer) else None
+        self._weight_names = weight_names(held)[: len(weights)]
+        self.__dict__.update({"_" + name: weight.detach() for name, weight in zip(self._weight_names, weights)})
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Arguments, results and errors of the layer or cell.
@@ -45,7 +61,9 @@ class FrozenLayer(nn.Module):
         """
         if torch.is_grad_enabled() and _requires_grad((input, hx)):
             raise RuntimeError("a frozen layer is for inference only: expected no_grad, or inputs that require no grad")
-        if not torch.compiler.is_compiling() and kernels_may_run():
+        if torch.compiler.is_compiling():
+            return self._forward_compiled(input, hx)
+        if kernels_may_run():
             try:
                 return self._snapshot.forward_kernels(input, hx, self._run)
             except Refused:
@@ -56,20 +74,43 @@ class FrozenLayer(nn.Module):
         y, hn, cn, _ = call.run(self._panels, x, h0, c0)
         return y, hn, cn
 
+    def _forward_compiled(self, input: Any, hx: Any) -> Any:
+        if self._description is None:  # a cell: PyTorch's operations
+            return self._snapshot.forward(input, hx)
+        found = operators.forward(self, input, hx)
+        return self._uncompiled(input, hx) if found is None else found
+
+    @torch.compiler.disable
+    def _uncompiled(self, input: Any, hx: Any) -> Any:
+        return self._snapshot.forward(input, hx)
+
+    # What a graph is made of
+
+    def description(self) -> Any:
+        return self._description
+
+    def graph_weights(self) -> list[Tensor]:
+        return [getattr(self, "_" + name) for name in self._weight_names]
+
+    def dropout_masks(self, like: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+        """None: dropout is off."""
+        return []
+
     def matches(self, module: nn.Module) -> bool:
-        """Whether a layer or cell has the options, and bit for bit the weights, that this one was made of.
+        """Whether a layer or cell has the options, and bit for bit computes with the weights, that this one has.
 
         Raises
         ------
-        TypeError
-            If it is not a recurrent layer or cell of PyTorch's or ours.
+        TypeError, ValueError
+            If it could not be frozen.
         """
-        other = _snapshot(module)
-        mine = dict(self._snapshot.named_parameters())
+        mine, other = self._snapshot, snapshot(module)
+        weights = dict(mine.named_parameters())
         return (
-            type(other) is type(self._snapshot)
-            and repr(other) == repr(self._snapshot)
-            and all(_same_bits(mine[name], weight) for name, weight in other.named_parameters())
+            type(other) is type(mine)
+            and {**_options(other), "dropout": None} == {**_options(mine), "dropout": None}
+            and getattr(other, "_own_options", None) == getattr(mine, "_own_options", None)
+            and all(_same_bits(weights[name], weight) for name, weight in other.named_parameters())
         )
 
     def requires_grad_(self, requires_grad: bool = True) -> FrozenLayer:
@@ -81,13 +122,32 @@ class FrozenLayer(nn.Module):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Nothing to do, as there are no Parameters."""
 
+    def flatten_parameters(self) -> None:
+        """Nothing to do, as the weights are packed."""
+
     # What it has not got
 
-    def parameters(self, recurse: bool = True) -> NoReturn:
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        return _no_parameters()
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        return _no_parameters()
+
+    def register_parameter(self, name: str, param: Any) -> NoReturn:
         raise RuntimeError(_NO_PARAMETERS)
 
-    def named_parameters(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def reset_parameters(self) -> NoReturn:
         raise RuntimeError(_NO_PARAMETERS)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("all_weights", "_flat_weights", *vars(self).get("_weight_names", ())):
+            raise AttributeError(f"{name}: {_NO_PARAMETERS}")
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OPTIONS or name in vars(self).get("_weight_names", ()):
+            raise AttributeError(f"{name}: a frozen layer can't be changed: change the layer and freeze it again")
+        super().__setattr__(name, value)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise RuntimeError(_NO_PARAMETERS)
@@ -102,21 +162,27 @@ class FrozenLayer(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_panels"}
+        made = {"_panels", *("_" + name for name in self._weight_names)}
+        return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._pack()
 
+    def _get_name(self) -> str:
+        return "rnnkern.torch.FrozenLayer"
+
     def extra_repr(self) -> str:
-        return repr(self._snapshot)
+        return f"{type(self._snapshot).__name__}({self._snapshot.extra_repr()})"
 
 
 def freeze(module: nn.Module) -> FrozenLayer:
     """Make an inference-only module with packed weights from a recurrent layer or cell, for serving.
 
     A snapshot: changes of `module` after this don't reach it. The weights of a live layer are packed or transposed at
-    every call, which for a few steps of a few sequences is most of the work; a frozen one's are not.
+    every call, which for a few steps of a few sequences is most of the work; a frozen one's are not. It computes what
+    `module` would in evaluation mode: parametrizations, and the hooks of PyTorch's `weight_norm`, `spectral_norm` and
+    `prune`, compute the weights anew from copies, and `module` is not changed.
 
     Parameters
     ----------
@@ -127,40 +193,21 @@ def freeze(module: nn.Module) -> FrozenLayer:
     ------
     TypeError
         If it is another module, or its weights are of another dtype or on another device.
+    ValueError
+        If its `forward` was replaced or it has other forward hooks, which a frozen layer would drop.
     """
     return FrozenLayer(module)
 
 
-def _snapshot(module: Any) -> Any:
-    """A layer or cell of ours with copies of the weights."""
-    kind = parametrize.type_before_parametrizations(module) if isinstance(module, nn.Module) else type(module)
-    ours = SWAPS.get(kind, kind if kind in BACK else None)
-    if ours is None:
-        known = ", ".join(stock.__name__ for stock in SWAPS)
-        raise TypeError(f"module: expected one of {known} of torch.nn or rnnkern.torch, got {kind.__name__}")
-    names = ["input_size", "hidden_size", "bias"]
-    if issubclass(ours, Layer):
-        names += ["num_layers", "batch_first", "bidirectional"]
-    if issubclass(ours, nn.LSTM):
-        names.append("proj_size")
-    if issubclass(ours, (nn.RNN, nn.RNNCell)):
-        names.append("nonlinearity")
-    held = module._flat_weights_names if issubclass(ours, Layer) else ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights = {name: getattr(module, name) for name in held if getattr(module, name) is not None}
-    for name, weight in weights.items():
-        if weight.device.type != "cpu" or weight.dtype not in DTYPES:
-            raise TypeError(
-                f"module: expected float32 or float64 on the CPU, got {name} {weight.dtype} on {weight.device}"
-            )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        snapshot: Any = ours(**{name: getattr(module, name) for name in names}, dtype=weights[held[0]].dtype)
-        if (own := getattr(module, "_own_options", None)) is not None:
-            snapshot.set_own_options(own)
-        for name, weight in weights.items():
-            getattr(snapshot, name).copy_(weight)
-    if not snapshot.has_kernels():
-        raise TypeError(f"module: expected what the kernels do, got {module}")
-    return snapshot.requires_grad_(False).eval()
+def _no_parameters() -> Iterator[Any]:
+    """None for PyTorch's own code, such as `torch.export` and `torch.func.functional_call`; an error for others'."""
+    if sys._getframe(2).f_globals.get("__name__", "").startswith("torch."):
+        return iter(())
+    raise RuntimeError(_NO_PARAMETERS)
+
+
+def _options(held: Any) -> dict[str, Any]:
+    return {name: getattr(held, name) for name in _OPTIONS if hasattr(held, name)}
 
 
 def _requires_grad(value: Any) -> bool:

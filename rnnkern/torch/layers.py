@@ -15,6 +15,7 @@ from .. import options
 from .._core import Layout
 from . import composite, operators
 from .function import recurrence
+from .kinds import kind_of
 from .network import DTYPES, PLAIN, STOCK, Call, Network, Options, Refused, batch_sizes_of, kernels_may_run, network_of
 
 Outputs = tuple[Tensor, Optional[Tensor], Optional[Tensor]]
@@ -89,6 +90,11 @@ class Recurrent:
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
         return self.forward_elsewhere(input, hx)
 
+    def _get_name(self) -> str:
+        """What repr shows: it tells ours from PyTorch's of the same name."""
+        name = type(self).__name__
+        return f"rnnkern.torch.{name}" if kind_of(self).__module__ == __name__ else name
+
     def __prepare_scriptable__(self) -> nn.Module:
         """What torch.jit.script compiles instead."""
         from .swap import restored
@@ -149,6 +155,10 @@ class Layer(Recurrent):
         if len(held) != len(self._flat_weights) or not all(map(is_, held.values(), self._flat_weights)):
             self._update_flat_weights()  # type: ignore[attr-defined]
         return self._flat_weights
+
+    def graph_weights(self) -> list[Any]:
+        """The weights, as a graph finds them."""
+        return [getattr(self, name) for name in self._flat_weights_names]
 
     def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
         if type(input) is PackedSequence:

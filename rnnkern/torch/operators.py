@@ -13,6 +13,7 @@ from ..version import __version__
 from .network import DTYPES, STOCK, Call, Network, Options, Refused, network_of
 
 if TYPE_CHECKING:
+    from .frozen import FrozenLayer
     from .layers import Layer
 
 
@@ -147,13 +148,13 @@ def _call(x: Tensor, network: str) -> Call:
     return described(network, x.dtype).time_major
 
 
-def forward(layer: Layer, input: Any, hx: Any) -> Any:
+def forward(layer: Layer | FrozenLayer, input: Any, hx: Any) -> Any:
     """A layer's call in a graph; None: the kernels don't do that, or it is wrong."""
     if not isinstance(input, Tensor) or input.dtype not in DTYPES or input.device.type != "cpu":
         return None
     if input.dim() not in (2, 3) or torch.is_autocast_enabled("cpu") or torch.onnx.is_in_onnx_export():
         return None
-    weights: Any = [getattr(layer, name) for name in layer._flat_weights_names]
+    weights: Any = layer.graph_weights()
     x = input.unsqueeze(1) if input.dim() == 2 else input.transpose(0, 1) if layer.batch_first else input
     if any(weight.dtype != input.dtype for weight in weights) or x.shape[2] != layer.input_size:
         return None

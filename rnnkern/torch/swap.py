@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Optional, TypeVar
 from weakref import WeakSet
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from . import layers
-from .network import DTYPES
+from .kinds import with_kind
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -34,31 +32,14 @@ _allow_rnn_before: Optional[bool] = None
 """torch._dynamo.config.allow_rnn as it was before the first of them."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """Which recurrent modules of a model run on the kernels."""
-
-    swapped: dict[str, str] = field(default_factory=dict)
-    """By name in the model: the module's repr."""
-    left: dict[str, str] = field(default_factory=dict)
-    """By name in the model: why it was left alone, or what else to know."""
-    allow_rnn: bool = False
-    """torch._dynamo.config.allow_rnn: whether torch.compile goes through recurrent modules without a break."""
-
-    def __str__(self) -> str:
-        lines = [f"on the kernels    {name or 'the model itself'}: {what}" for name, what in self.swapped.items()]
-        lines += [f"left alone        {name or 'the model itself'}: {why}" for name, why in self.left.items()]
-        lines = lines or ["no recurrent modules"]
-        return "\n".join([*lines, f"torch.compile     torch._dynamo.config.allow_rnn is {self.allow_rnn}"])
-
-
 def accelerate(model: M) -> M:
     """Run every recurrent layer and cell inside a model on the kernels, in place.
 
     The modules stay the same objects with the same Parameters, hooks, names and state_dict: only their class changes,
-    to the subclass of the same name in `rnnkern.torch`. So it may be done before or after an optimiser, DDP, hooks or
-    parametrizations are set up. `report` tells what was swapped, `restore` undoes it. For torch.compile it sets
-    ``torch._dynamo.config.allow_rnn``, in the whole process; that imports PyTorch's compiler, which takes a second.
+    to the subclass of the same name in `rnnkern.torch`. So it may be done before or after an optimiser, DDP,
+    fully_shard, hooks or parametrizations are set up. `report` tells what was swapped, `restore` undoes it. For
+    torch.compile it sets ``torch._dynamo.config.allow_rnn``, in the whole process; that imports PyTorch's compiler,
+    which takes a second.
 
     Parameters
     ----------
@@ -111,50 +92,15 @@ def restored(module: nn.Module) -> nn.Module:
     return twin
 
 
-def report(model: nn.Module) -> Report:
-    """Tell which of a model's recurrent modules run on the kernels, which not, and why.
-
-    Raises
-    ------
-    TypeError
-        If it is not a module.
-    """
-    swapped: dict[str, str] = {}
-    left: dict[str, str] = {}
-    _check_module(model)
-    for name, module in model.named_modules():
-        kind = parametrize.type_before_parametrizations(module)
-        if kind in BACK:
-            why = _never_on_kernels(module)
-            (left if why else swapped)[name] = why or repr(module)
-        elif kind in SWAPS:
-            left[name] = f"torch.nn.{kind.__name__}: not accelerated"
-        elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-            left[name] = f"{kind.__module__}.{kind.__qualname__}: a subclass, which may compute something else"
-    return Report(swapped, left, bool(torch._dynamo.config.allow_rnn))
-
-
-def _never_on_kernels(module: nn.Module) -> str:
-    """Why a module of ours does not run on the kernels as it is now; empty: it does."""
-    for weight in module.parameters():
-        if weight.dtype not in DTYPES:
-            return f"its weights are {weight.dtype}: PyTorch's own path"
-        if weight.device.type != "cpu":
-            return f"its weights are on {weight.device}: PyTorch's own path"
-    if isinstance(module, layers.Cell) and module.hidden_size == 0:
-        return "hidden_size is 0: PyTorch's own path"
-    return ""
-
-
-def _check_module(model: Any) -> None:
+def check_module(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError("model: expected a module before torch.jit.script or trace, got one after it")
 
 
 def _modules(model: Any) -> Iterator[nn.Module]:
-    _check_module(model)
+    check_module(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: expected a module before torch.jit.script or trace, got one after it")
     return iter(list(model.modules()))
 
 
@@ -164,12 +110,9 @@ def _has_own_options(module: nn.Module) -> bool:
 
 def _swap(module: nn.Module, to: dict[type[nn.Module], type[nn.Module]]) -> bool:
     """Give a module the class that takes its class's place; False: there is none."""
-    kind = parametrize.type_before_parametrizations(module)
-    if kind not in to:
+    new = with_kind(type(module), to)
+    if new is None:
         return False
-    new = to[kind]
-    if type(module) is not kind:  # a parametrized module has a class of its own, with a property for each Parameter
-        new = type(type(module).__name__, (new,), dict(type(module).__dict__))
     module.__class__ = new
     return True
 
