@@ -44,6 +44,14 @@ CellFamily family_of(const std::string& name) {
   throw py::value_error("family: unknown cell '" + name + "'");
 }
 
+Coupling coupling_of(const py::object& derived) {
+  if (derived.is_none()) return Coupling::none;
+  const auto gate = derived.cast<std::string>();
+  if (gate == "i") return Coupling::input;
+  if (gate == "f") return Coupling::forget;
+  throw py::value_error("coupled: unknown gate '" + gate + "'");
+}
+
 }  // namespace
 
 Spec spec_of(const py::object& from) {
@@ -56,10 +64,8 @@ Spec spec_of(const py::object& from) {
   spec.num_directions = from.attr("num_directions").cast<int64_t>();
   spec.softmax = from.attr("softmax").cast<bool>();
   spec.peephole = from.attr("peephole").cast<bool>();
-  const py::object coupled = from.attr("coupled"), clip = from.attr("clip");
-  spec.coupling = coupled.is_none()                    ? Coupling::none
-                  : coupled.cast<std::string>() == "i" ? Coupling::input
-                                                       : Coupling::forget;
+  spec.coupling = coupling_of(from.attr("coupled"));
+  const py::object clip = from.attr("clip");
   spec.clip = clip.is_none() ? std::numeric_limits<double>::infinity() : clip.cast<double>();
   const auto activations = from.attr("activations").cast<std::vector<std::vector<ActivationTuple>>>();
   for (std::size_t d = 0; d < activations.size() && d < 2; ++d)
@@ -67,6 +73,10 @@ Spec spec_of(const py::object& from) {
       const auto& [name, alpha, beta] = activations[d][i];
       spec.activations[d][i] = {activation_kind(name), alpha, beta};
     }
+  if (from.attr("num_gates").cast<int64_t>() != spec.gates() ||
+      from.attr("has_cell_state").cast<bool>() != spec.has_cell_state())
+    throw py::value_error("family: the kernels know another cell of the name '" +
+                          from.attr("family").cast<std::string>() + "' than the Python files");
   return spec;
 }
 

@@ -8,19 +8,18 @@
 
 namespace rnnkern {
 
-int64_t Spec::gates() const {
-  switch (family) {
-    case CellFamily::rnn:
-    case CellFamily::jordan:
-      return 1;
-    case CellFamily::lstm:
-      return 4;
-    default:
-      return 3;
-  }
+namespace {
+
+// The same on every instruction set.
+const CellInfo& info_of(const Spec& spec) {
+  return default_isa().table->f32.cells[static_cast<int>(cell_id(spec))].info;
 }
+
+}  // namespace
+
+int64_t Spec::gates() const { return info_of(*this).gates; }
 int64_t Spec::output_size() const { return proj_size > 0 ? proj_size : hidden_size; }
-bool Spec::has_cell_state() const { return family == CellFamily::lstm; }
+bool Spec::has_cell_state() const { return info_of(*this).cell_state; }
 int64_t Spec::layer_input_size(int64_t layer) const { return layer == 0 ? input_size : num_directions * output_size(); }
 
 const std::vector<const char*>& cell_names() {

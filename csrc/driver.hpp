@@ -31,7 +31,7 @@ struct Spec {
   double clip;                   // infinity: none
   Activation activations[2][3];  // per direction, in ONNX's order
 
-  int64_t gates() const;                          // rows of weight_ih per hidden unit: 1, 4 or 3
+  int64_t gates() const;                          // rows of weight_ih per hidden unit
   int64_t output_size() const;                    // size of h: proj_size or hidden_size
   bool has_cell_state() const;                    // state is (h, c)
   int64_t layer_input_size(int64_t layer) const;  // I of layer 0, D * output_size of the others

@@ -40,16 +40,15 @@ void multiply_input(const Layer<T>& layer, const Direction<T>& direction, int64_
                     Range panels, Panels<T> packed, Rows<T> out) {
   const Shape<T>& shape = layer.shape;
   const T* plain = direction.panels.plain_input;
-  shape.kernels->input({shape.info().gates,
-                        rows,
-                        panels.first,
-                        panels.size(),
-                        shape.units,
-                        shape.inputs,
-                        {layer.x.data, 1, offsets},
-                        {read(packed), plain ? plain + panels.first * shape.lanes() * shape.inputs : nullptr},
-                        direction.panels.bias + panels.first * shape.input_width(),
-                        out});
+  shape.cell->input({rows,
+                     panels.first,
+                     panels.size(),
+                     shape.units,
+                     shape.inputs,
+                     {layer.x.data, 1, offsets},
+                     {read(packed), plain ? plain + panels.first * shape.lanes() * shape.inputs : nullptr},
+                     direction.panels.bias + panels.first * shape.input_width(),
+                     out});
 }
 
 template <class T>

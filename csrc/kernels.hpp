@@ -29,8 +29,9 @@ enum class CellId : int {
   gru_reset_before_general,
   jordan,
   jordan_general,
+  count,
 };
-constexpr int kCellCount = 15;
+constexpr int kCellCount = static_cast<int>(CellId::count);
 
 // One product of a step with the recurrent weights: what it multiplies and where its gradients are.
 struct StageInfo {
@@ -46,6 +47,9 @@ struct Peephole {
   bool new_c;  // c of this step, else of the one before
 };
 
+// The most gates, slots and saved values of a cell.
+constexpr int kMostGates = 4;
+
 // A cell's sizes, per hidden unit. The gradient of the pre-activations is a matrix of `slots` blocks of hidden_size
 // columns; the first `gates` slots are those of the input product.
 struct CellInfo {
@@ -53,8 +57,8 @@ struct CellInfo {
   int gates;           // rows of weight_ih
   int saved;           // values kept for backward, besides h and c
   int slots;
-  int slot_gate[4];  // the gate (rows of weight_ih) whose gradient slot i is, for i < gates
-  int stages;        // products a step: the second one multiplies `inner`, which the first one made
+  int slot_gate[kMostGates];  // the gate (rows of weight_ih) whose gradient slot i is, for i < gates
+  int stages;                 // products a step: the second one multiplies `inner`, which the first one made
   StageInfo stage[2];
   int param_gate;                  // the gate whose bias_hh is params[0] instead of a part of the bias; -1: none
   Peephole peephole[3];            // of params, where they are peepholes
@@ -129,7 +133,6 @@ struct StepBackward {
 // hidden units.
 template <class T>
 struct InputProduct {
-  int gates;
   int64_t rows, first_panel, panels, units, depth;
   Rows<const T> a;
   GateWeights<T> weights;
@@ -247,6 +250,7 @@ enum class MathFunction : int { exp, sigmoid, tanh };
 template <class T>
 struct CellKernels {
   CellInfo info;
+  void (*input)(const InputProduct<T>&);
   void (*forward[2])(const StepForward<T>&);
   void (*backward[2])(const StepBackward<T>&);  // second stage first
 };
@@ -276,7 +280,6 @@ struct Kernels {
   int lanes;
   int plain_rows;
   CellKernels<T> cells[kCellCount];
-  void (*input)(const InputProduct<T>&);
   void (*linear)(const LinearProduct<T>&);
   void (*outer)(const OuterProduct<T>&);
   void (*column_sum)(const ColumnSum<T>&);

@@ -19,16 +19,10 @@ bool has_usual_gates(const Spec& spec, int activations) {
 CellId rnn_id(const Spec& spec) {
   const ActivationKind kind = spec.activations[0][0].kind;
   if (!std::isinf(spec.clip) || spec.activations[spec.num_directions - 1][0].kind != kind) return CellId::rnn_general;
-  switch (kind) {
-    case ActivationKind::tanh:
-      return CellId::rnn_tanh;
-    case ActivationKind::relu:
-      return CellId::rnn_relu;
-    case ActivationKind::identity:
-      return CellId::rnn_identity;
-    default:
-      return CellId::rnn_general;
-  }
+  if (kind == ActivationKind::tanh) return CellId::rnn_tanh;
+  if (kind == ActivationKind::relu) return CellId::rnn_relu;
+  if (kind == ActivationKind::identity) return CellId::rnn_identity;
+  return CellId::rnn_general;
 }
 
 CellId lstm_id(const Spec& spec) {
@@ -41,7 +35,7 @@ CellId lstm_id(const Spec& spec) {
     case Coupling::forget:
       return spec.peephole ? CellId::lstm_general : CellId::lstm_coupled_forget;
   }
-  return CellId::lstm_general;
+  __builtin_unreachable();
 }
 
 // The weights of a gate (i is 0, f is 1, of the peepholes as of the gates) that is derived from the other one are
@@ -99,7 +93,7 @@ CellId cell_id(const Spec& spec) {
     case CellFamily::jordan:
       return rnn_id(spec) == CellId::rnn_tanh ? CellId::jordan : CellId::jordan_general;
   }
-  return CellId::rnn_general;
+  __builtin_unreachable();
 }
 
 template <class T>

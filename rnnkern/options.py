@@ -9,34 +9,34 @@ from typing import Any, Literal, Optional
 
 import numpy as np
 
-from .spec import Activation, Family
+from .spec import Activation, Family, of_each_cell
 
-# name: defaults of alpha and beta (ONNX's operator RNN, attribute activations)
-ACTIVATIONS: dict[str, tuple[float, float]] = {
+# name: defaults of alpha and beta, of those that it has (ONNX's operator RNN, attribute activations)
+ACTIVATIONS: dict[str, tuple[float, ...]] = {
     "Affine": (1.0, 0.0),
-    "Elu": (1.0, 0.0),
+    "Elu": (1.0,),
     "HardSigmoid": (0.2, 0.5),
-    "Identity": (0.0, 0.0),  # not ONNX's
-    "LeakyRelu": (0.01, 0.0),
-    "Relu": (0.0, 0.0),
+    "Identity": (),  # not ONNX's
+    "LeakyRelu": (0.01,),
+    "Relu": (),
     "ScaledTanh": (1.0, 1.0),
-    "Sigmoid": (0.0, 0.0),
-    "Softplus": (0.0, 0.0),
-    "Softsign": (0.0, 0.0),
-    "Tanh": (0.0, 0.0),
-    "ThresholdedRelu": (1.0, 0.0),
+    "Sigmoid": (),
+    "Softplus": (),
+    "Softsign": (),
+    "Tanh": (),
+    "ThresholdedRelu": (1.0,),
 }
 _BY_LOWER_NAME = {name.lower(): name for name in ACTIVATIONS}
-PARAMETERS = {"Affine": 2, "Elu": 1, "HardSigmoid": 2, "LeakyRelu": 1, "ScaledTanh": 2, "ThresholdedRelu": 1}
-"""How many of alpha and beta a function has, where it has any."""
 
-USUAL: dict[Family, tuple[str, ...]] = {
-    "rnn": ("Tanh",),
-    "lstm": ("Sigmoid", "Tanh", "Tanh"),
-    "gru_reset_after": ("Sigmoid", "Tanh"),
-    "gru_reset_before": ("Sigmoid", "Tanh"),
-    "jordan": ("Tanh",),
-}
+USUAL = of_each_cell(
+    {
+        "rnn": ("Tanh",),
+        "lstm": ("Sigmoid", "Tanh", "Tanh"),
+        "gru_reset_after": ("Sigmoid", "Tanh"),
+        "gru_reset_before": ("Sigmoid", "Tanh"),
+        "jordan": ("Tanh",),
+    }
+)
 
 
 def describe(value: object) -> str:
@@ -145,13 +145,13 @@ def check_activation(value: object) -> Activation:
     known = _BY_LOWER_NAME.get(name.lower())
     if known is None:
         raise ValueError(f"activations: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
-    allowed = PARAMETERS.get(known, 0)
+    allowed = len(ACTIVATIONS[known])
     if len(parameters) > allowed:
         raise ValueError(f"activations: expected at most {allowed} parameters of {known}, got {len(parameters)}")
     numbers = [check_number(f"activations: {known}", parameter) for parameter in parameters]
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"activations: expected finite parameters of {known}, got {numbers}")
-    alpha, beta = (*numbers, *ACTIVATIONS[known][len(numbers) :])
+    alpha, beta, *_ = (*numbers, *ACTIVATIONS[known][len(numbers) :], 0.0, 0.0)
     return known, alpha, beta
 
 

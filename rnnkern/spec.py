@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Literal, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Optional, Tuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,25 @@ Family = Literal["rnn", "lstm", "gru_reset_after", "gru_reset_before", "jordan"]
 Activation = Tuple[str, float, float]
 """ONNX's name of an activation (or "Identity"), alpha, beta."""
 
-GATES: dict[str, tuple[str, ...]] = {
-    "rnn": ("h",),
-    "lstm": ("i", "f", "g", "o"),
-    "gru_reset_after": ("r", "z", "n"),
-    "gru_reset_before": ("r", "z", "n"),
-    "jordan": ("h",),
-}
+Row = TypeVar("Row")
+
+
+def of_each_cell(rows: dict[Family, Row]) -> dict[Family, Row]:
+    """Return the table; an ImportError where a cell has no row in it."""
+    if rows.keys() != set(get_args(Family)):
+        raise ImportError(f"expected a row for each of {', '.join(get_args(Family))}, got {', '.join(rows)}")
+    return rows
+
+
+GATES = of_each_cell(
+    {
+        "rnn": ("h",),
+        "lstm": ("i", "f", "g", "o"),
+        "gru_reset_after": ("r", "z", "n"),
+        "gru_reset_before": ("r", "z", "n"),
+        "jordan": ("h",),
+    }
+)
 """The gates of each cell in the order of the stored weights (PyTorch's)."""
 
 

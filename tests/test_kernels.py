@@ -24,6 +24,7 @@ from harness import (
 )
 from harness import forward as call
 from rnnkern import _core, reference
+from rnnkern.spec import GATES, of_each_cell
 from rnnkern.weights import Weights
 from tolerance import assert_close
 
@@ -263,8 +264,14 @@ def test_nothing_is_read_beyond_the_arrays(cell, dtype, isa):
         assert_all_same_bits(forward_backward(layer, inputs.map(before_forbidden_memory)), expected)
 
 
-def test_the_registries_agree():
+def test_the_registries_agree(monkeypatch):
     assert sorted(_core.cells()) == sorted(reference.CELLS)
+    with pytest.raises(ImportError, match="a row for each of rnn, lstm"):
+        of_each_cell({family: gates for family, gates in GATES.items() if family != "gru_reset_before"})
+    for family, gates in [("lstm", ("i", "f", "o")), ("rnn", ("h", "h"))]:
+        monkeypatch.setitem(GATES, family, gates)
+        with pytest.raises(ValueError, match="the kernels know another cell"):
+            Case("lstm" if family == "lstm" else "rnn_tanh").layer()
 
 
 def test_the_grid_covers_every_cell():

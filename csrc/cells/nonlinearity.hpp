@@ -87,13 +87,13 @@ struct General {
 // The registers of `lanes` hidden units of one sequence at one step: what the driver fills in and takes out.
 template <class T>
 struct Units {
-  Vector<T> x[4], r[4];  // the input and the recurrent part of each gate's pre-activation
+  Vector<T> x[kMostGates], r[kMostGates];  // the input and the recurrent part of each gate's pre-activation
   Vector<T> param[3];
   Vector<T> h_previous, c_previous, h, c;
   Vector<T> inner;  // what a second product of the step multiplies: r * h, or h before its projection
-  Vector<T> saved[4];
+  Vector<T> saved[kMostGates];
   Vector<T> dh, dc, dinner;
-  Vector<T> dgate[4];  // by slot
+  Vector<T> dgate[kMostGates];  // by slot
 };
 
 }  // namespace

@@ -172,7 +172,7 @@ RNNKERN_INLINE Vector<T> activate(const Activation& f, Vector<T> x) {
     case ActivationKind::thresholded_relu:
       return x <= alpha ? zero : x;
   }
-  return x;
+  __builtin_unreachable();
 }
 
 // Its derivative at x, where y = activate(f, x).
@@ -211,7 +211,7 @@ RNNKERN_INLINE Vector<T> derivative(const Activation& f, Vector<T> x, Vector<T> 
     case ActivationKind::thresholded_relu:
       return x <= alpha ? zero : one;
   }
-  return one;
+  __builtin_unreachable();
 }
 
 }  // namespace

@@ -41,12 +41,20 @@ T multiply_add_chain(T factor, T term, int64_t rounds) {
 // One chain of activations.
 template <class T>
 T activation_chain(MathFunction function, T start, int64_t rounds) {
-  Vector<T> x = broadcast<T>(start);
-  if (function == MathFunction::tanh)
-    for (int64_t i = 0; i < rounds; ++i) x = tanh<T>(x);
-  else
-    for (int64_t i = 0; i < rounds; ++i) x = sigmoid<T>(x);
-  return x[0];
+  const auto chain = [&](auto f) {
+    Vector<T> x = broadcast<T>(start);
+    for (int64_t i = 0; i < rounds; ++i) x = f(x);
+    return x[0];
+  };
+  switch (function) {
+    case MathFunction::exp:
+      return chain([](Vector<T> x) { return exp<T>(x); });
+    case MathFunction::sigmoid:
+      return chain([](Vector<T> x) { return sigmoid<T>(x); });
+    case MathFunction::tanh:
+      return chain([](Vector<T> x) { return tanh<T>(x); });
+  }
+  __builtin_unreachable();
 }
 
 // Reads `count` elements, a multiple of kReadBlock, `passes` times: a sum each of the vectors of a block.

@@ -7,7 +7,7 @@ namespace rnnkern {
 namespace {
 
 template <class T, int G>
-void input_product_of(const InputProduct<T>& product) {
+void input_product(const InputProduct<T>& product) {
   constexpr int L = kLanes<T>;
   const auto add_bias = [&](int64_t first_row, int rows, int64_t panel, int panels, const T* tile) {
     for (int r = 0; r < rows; ++r) {
@@ -19,18 +19,6 @@ void input_product_of(const InputProduct<T>& product) {
   multiply_gates<G, T>(
       product.rows, product.first_panel, product.panels, product.units, product.depth, Order::ascending,
       [&](int64_t row) { return row_of(product.a, row); }, product.weights, add_bias);
-}
-
-template <class T>
-void input_product(const InputProduct<T>& product) {
-  switch (product.gates) {
-    case 1:
-      return input_product_of<T, 1>(product);
-    case 3:
-      return input_product_of<T, 3>(product);
-    default:
-      return input_product_of<T, 4>(product);
-  }
 }
 
 template <class T>
@@ -162,12 +150,16 @@ void pack_rows(const PackRows<T>& pack) {
 
 template <class T>
 void evaluate(MathFunction function, const T* x, T* y, int64_t count) {
-  for (int64_t i = 0; i < count; i += kLanes<T>) {
-    const Vector<T> v = load(x + i, count - i);
-    const Vector<T> result = function == MathFunction::exp       ? exp<T>(v)
-                             : function == MathFunction::sigmoid ? sigmoid<T>(v)
-                                                                 : tanh<T>(v);
-    store(y + i, result, count - i);
+  const auto each = [&](auto f) {
+    for (int64_t i = 0; i < count; i += kLanes<T>) store(y + i, f(load(x + i, count - i)), count - i);
+  };
+  switch (function) {
+    case MathFunction::exp:
+      return each([](Vector<T> v) { return exp<T>(v); });
+    case MathFunction::sigmoid:
+      return each([](Vector<T> v) { return sigmoid<T>(v); });
+    case MathFunction::tanh:
+      return each([](Vector<T> v) { return tanh<T>(v); });
   }
 }
 

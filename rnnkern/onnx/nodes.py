@@ -130,5 +130,5 @@ def with_parameters(names: Sequence[str], alphas: npt.ArrayLike, betas: npt.Arra
     alpha, beta = (iter(np.asarray(values, np.float64).tolist()) for values in (alphas, betas))
     for name in names:
         known, *defaults = options.check_activation(name)
-        count = options.PARAMETERS.get(known, 0)
+        count = len(options.ACTIVATIONS[known])
         yield (known, *(next(values, default) for values, default in list(zip((alpha, beta), defaults))[:count]))

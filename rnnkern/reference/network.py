@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..spec import Array, Spec
+from ..spec import Array, Family, Spec, of_each_cell
 from .cell import Cell, Saved, State
 from .gru_reset_after import GRUResetAfter
 from .gru_reset_before import GRUResetBefore
@@ -20,13 +20,15 @@ from .jordan import Jordan
 from .lstm import LSTM
 from .rnn import RNN
 
-CELLS: dict[str, type[Cell]] = {
-    "rnn": RNN,
-    "lstm": LSTM,
-    "gru_reset_after": GRUResetAfter,
-    "gru_reset_before": GRUResetBefore,
-    "jordan": Jordan,
-}
+CELLS: dict[Family, type[Cell]] = of_each_cell(
+    {
+        "rnn": RNN,
+        "lstm": LSTM,
+        "gru_reset_after": GRUResetAfter,
+        "gru_reset_before": GRUResetBefore,
+        "jordan": Jordan,
+    }
+)
 """The cells by the name of their family."""
 
 
