@@ -112,6 +112,8 @@ class BackwardRunner {
       if (direction_.dweights) weight_gradients(block == blocks - 1);
       if (worker_.wait_crew()) return false;
     }
+    for (int gate = 0; gate < info().gates; ++gate)
+      if (is_derived(shape_.coupling, gate)) zero_gate(gate);
     finish();
     return true;
   }
@@ -415,21 +417,30 @@ class BackwardRunner {
     return {base, units, direction_.reversed + 4 * batch_.size() - active};
   }
 
+  static void zero(T* array, int64_t first, int64_t count) {
+    if (array) std::fill_n(array + first, count, T(0));
+  }
   // No steps, no gradients.
   void zero_weights() const {
     if (!direction_.dweights || worker_.rank() != 0) return;
     const Weights<T>& out = *direction_.dweights;
-    const int64_t rows = info().gates * shape_.units;
-    const auto zero = [](T* array, int64_t count) {
-      if (array) std::fill_n(array, count, T(0));
-    };
-    zero(out.ih, rows * shape_.inputs);
-    zero(out.hh, rows * shape_.outputs);
-    zero(out.bias_ih, rows);
-    zero(out.bias_hh, rows);
-    zero(out.hr, shape_.outputs * shape_.units);
-    zero(out.bias_hr, shape_.outputs);
-    zero(out.peephole, 3 * shape_.units);
+    zero_rows(0, info().gates * shape_.units);
+    zero(out.hr, 0, shape_.outputs * shape_.units);
+    zero(out.bias_hr, 0, shape_.outputs);
+    zero(out.peephole, 0, 3 * shape_.units);
+  }
+  // Sums of zeros times x and h, which may be infinite.
+  void zero_gate(int gate) const {
+    if (!direction_.dweights || worker_.rank() != 0) return;
+    zero_rows(gate * shape_.units, shape_.units);
+    zero(direction_.dweights->peephole, gate * shape_.units, shape_.units);
+  }
+  void zero_rows(int64_t first, int64_t count) const {
+    const Weights<T>& out = *direction_.dweights;
+    zero(out.ih, first * shape_.inputs, count * shape_.inputs);
+    zero(out.hh, first * shape_.outputs, count * shape_.outputs);
+    zero(out.bias_ih, first, count);
+    zero(out.bias_hh, first, count);
   }
 
   const BackwardLayer<T>& layer_;

@@ -38,12 +38,6 @@ CellId lstm_id(const Spec& spec) {
   __builtin_unreachable();
 }
 
-// The weights of a gate (i is 0, f is 1, of the peepholes as of the gates) that is derived from the other one are
-// ignored.
-bool is_derived(Coupling coupling, int gate) {
-  return (coupling == Coupling::input && gate == 0) || (coupling == Coupling::forget && gate == 1);
-}
-
 template <class T>
 void fill_params(const Shape<T>& shape, const Weights<const T>& weights, T* params) {
   const int64_t stride = shape.padded(shape.units);

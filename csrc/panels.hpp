@@ -21,6 +21,11 @@ const Kernels<T>& kernels_of(const KernelTable& table) {
 
 CellId cell_id(const Spec&);
 
+// The rows of a gate (i is 0, f is 1, of the peepholes as of the gates) that is derived from the other one are ignored.
+inline bool is_derived(Coupling coupling, int gate) {
+  return (coupling == Coupling::input && gate == 0) || (coupling == Coupling::forget && gate == 1);
+}
+
 template <class T>
 Panels<const T> read(Panels<T> panels) {
   return {panels.base, panels.count, panels.first, panels.group};

@@ -148,6 +148,23 @@ def test_it_is_torchs(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", [*ISAS, None])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_class_without_probability_has_no_gradient(isa, dtype):
+    """Its logits are -inf at every position, whatever is computed beyond the last one."""
+    h, weight = np.full((5, 3), -1, dtype), np.zeros((7, 3), dtype)
+    weight[2] = np.inf
+    arguments = h, weight, np.zeros(7, dtype), np.array([0, 1, 3, 0, 1])
+    loss, _, dweight, dbias = (
+        native(arguments, isa=isa) if isa else reference.linear_cross_entropy(*arguments, gradient=True)
+    )
+    assert_close(loss, np.log(np.float64(6)))
+    assert not dweight[2].any()
+    assert dbias[2] == 0
+    assert_close(dbias[4], np.float64(1 / 6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "largest"])
 @pytest.mark.parametrize("where", ["h", "bias", "target's bias", "all of the bias"])
 def test_odd_numbers_come_out_as_torchs(dtype, value, where):

@@ -264,6 +264,70 @@ def test_nothing_is_read_beyond_the_arrays(cell, dtype, isa):
         assert_all_same_bits(forward_backward(layer, inputs.map(before_forbidden_memory)), expected)
 
 
+HELD = {  # cells with activations that are held somewhere, and what all pre-activations are to be there
+    "relu": ("RNN", {"nonlinearity": "relu"}, -9),
+    "clip": ("RNN", {"clip": 0.5}, 9),
+    "hard sigmoid": ("RNN", {"activations": ("HardSigmoid",)}, 9),
+    "hard sigmoid below": ("RNN", {"activations": ("HardSigmoid",)}, -9),
+    "thresholded relu": ("RNN", {"activations": (("ThresholdedRelu", 0.5),)}, -9),
+    "jordan": ("Jordan", {"output_size": 5, "output": "linear", "activations": ("Relu",)}, -9),
+    "lstm clip": ("LSTM", {"clip": 0.5}, 9),
+    "lstm clip peephole": ("LSTM", {"clip": 0.5, "peephole": True}, 9),
+    "lstm relu": ("LSTM", {"activations": ("HardSigmoid", "Relu", "Relu")}, -9),
+    "lstm coupled": ("LSTM", {"activations": ("HardSigmoid", "HardSigmoid", "Relu"), "coupled": "i"}, -9),
+    "gru clip": ("GRU", {"clip": 0.5}, 9),
+    "gru hard sigmoid": ("GRU", {"activations": ("HardSigmoid", "HardSigmoid")}, -9),
+    "gru before clip": ("GRU", {"clip": 0.5, "reset_after": False}, 9),
+}
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", [*ISAS, "reference"])
+@pytest.mark.parametrize("name", HELD)
+def test_nothing_passes_where_an_activation_is_held(name, isa, dtype, value):
+    kind, options, bias = HELD[name]
+    back_end = {"backend": "reference"} if isa == "reference" else {"_isa": isa}
+    layer = getattr(rnnkern, kind)(3, 19, seed=0, dtype=dtype, **options, **back_end)
+    layer.weights["bias_ih_l0"] = np.full_like(layer.weights["bias_ih_l0"], bias)
+    y, _, tape = layer.forward(np.ones((1, 2, 3), dtype))
+    dy = np.zeros_like(y)
+    dy[0, 1, 4] = value
+    grads = layer.backward(tape, dy)
+    assert not grads.x.any()
+    if kind == "LSTM":
+        assert not grads.state[0].any()
+    for key in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+        assert not grads.weights[key].any(), key
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cell", [*sorted(KINKED), "lstm_coupled_f"])
+def test_infinite_gradients_are_where_the_reference_has_them(cell, isa, dtype):
+    case = Case(cell, steps=3, hidden_size=19)
+    results = []
+    for back_end in ({"_isa": isa}, {"backend": "reference"}):
+        layer = case.layer(dtype, **back_end)
+        inputs = make_inputs(case, layer)
+        inputs.dy[1, 2, 3], inputs.dy[2, 4, 0] = np.inf, np.nan
+        inputs.x[0, 3, 2] = -np.inf
+        results.append(forward_backward(layer, inputs))
+    assert_all_close(*results, case)
+
+
+@pytest.mark.parametrize("isa", [*ISAS, "reference"])
+@pytest.mark.parametrize(("coupled", "row"), [("i", 0), ("f", 1)])
+def test_the_derived_gate_has_no_gradient_of_infinite_inputs(coupled, row, isa):
+    back_end = {"backend": "reference"} if isa == "reference" else {"_isa": isa}
+    layer = rnnkern.LSTM(3, 19, coupled=coupled, peephole=True, seed=0, **back_end)
+    x, c = np.full((2, 2, 3), np.inf, np.float32), np.full((1, 2, 19), np.inf, np.float32)
+    y, _, tape = layer.forward(x, (c, c))
+    weights = layer.backward(tape, np.ones_like(y)).weights
+    for name, gradient in weights.items():
+        assert not gradient.reshape(3 if "peephole" in name else 4, 19, -1)[row].any(), name
+
+
 def test_the_registries_agree(monkeypatch):
     assert sorted(_core.cells()) == sorted(reference.CELLS)
     with pytest.raises(ImportError, match="a row for each of rnn, lstm"):

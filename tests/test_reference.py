@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnkern.reference import ACTIVATIONS, CELLS, backward, forward
-from rnnkern.reference.activations import activate, sigmoid
+from rnnkern.reference.activations import activate, activate_backward, sigmoid
 from rnnkern.spec import Spec
 from tolerance import CENTRAL_DIFFERENCE, assert_close
 
@@ -177,7 +177,8 @@ ACTIVATION_VALUES = [  # name, alpha, beta, x, f(x), f'(x), by hand
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("name", "alpha", "beta", "x", "value", "slope"), ACTIVATION_VALUES)
 def test_activation_values(name, alpha, beta, x, value, slope, dtype):
-    results = activate(np.array([x], dtype), (name, alpha, beta))
+    array, function = np.array([x], dtype), (name, alpha, beta)
+    results = activate(array, function), activate_backward(np.ones_like(array), array, function)
     for result, expected in zip(results, (value, slope)):
         assert result.dtype == dtype
         assert_close(result, np.array([expected]))
@@ -190,7 +191,7 @@ def test_activation_values_cover_all():
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_pass_nan(name):
     for clip in (None, 1.0):
-        assert np.isnan(activate(np.array([np.nan]), (name, 0.5, 0.5), clip)[0])
+        assert np.isnan(activate(np.array([np.nan]), (name, 0.5, 0.5), clip))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -290,3 +290,46 @@ def test_no_sequences(name):
     assert y.shape == (T, 0, (1 + layer.bidirectional) * (layer.proj_size or H))
     y.sum().backward()
     assert x.grad.shape == x.shape
+
+
+HELD = {  # and what all pre-activations are to be, so that the activations are held there
+    "clip": ("LSTM", {"clip": 0.5, "peephole": True}, 9),
+    "coupled": ("LSTM", {"clip": 0.5, "coupled": "f"}, 9),
+    "relu": ("LSTM", {"activations": ("HardSigmoid", "Relu", "Relu")}, -9),
+    "thresholded relu": ("RNN", {"activations": (("ThresholdedRelu", 0.5),)}, -9),
+    "hard sigmoid": ("RNN", {"activations": ("HardSigmoid",)}, 9),
+    "gru": ("GRU", {"activations": ("HardSigmoid", "Relu")}, -9),
+    "reset before": ("GRU", {"clip": 0.5, "reset_after": False}, 9),
+}
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+@pytest.mark.parametrize("in_torch", [False, True], ids=["kernels", "composite"])
+@pytest.mark.parametrize("name", HELD)
+def test_nothing_passes_where_an_activation_is_held(name, in_torch, value):
+    kind, options, bias = HELD[name]
+    layer = getattr(rnnkern.torch, kind)(I, H, **options)
+    torch.nn.init.constant_(layer.bias_ih_l0, bias)
+    x = torch.ones(1, B, I, requires_grad=True)
+    y, _ = layer(x)
+    dy = torch.zeros_like(y)
+    dy[0, 1, 2] = value
+    wanted = [x, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
+    for gradient in torch.autograd.grad(y, wanted, dy, create_graph=in_torch):
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("in_torch", [False, True], ids=["kernels", "composite"])
+def test_the_derived_gate_is_ignored(in_torch):
+    layer = make("coupled i")
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight[:H] = torch.nan
+    x = normal(T, B, I, requires_grad=True)
+    y, _ = layer(x)
+    assert y.isfinite().all()
+    dx, *gradients = torch.autograd.grad(y.sum(), [x, *layer.parameters()], create_graph=in_torch)
+    assert dx.isfinite().all()
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert not gradient[:H].any()

@@ -43,6 +43,25 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["
 flags = itertools.product([False, True], repeat=3)
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@dtypes
+@pytest.mark.parametrize("kind", ["RNN", "RNNCell"])
+def test_an_inactive_relu_lets_nothing_pass(kind, dtype, value):
+    modules = pair(kind, nonlinearity="relu", dtype=dtype)
+    found = []
+    for module in modules:
+        x = normal(*((1, B, I) if kind == "RNN" else (B, I)), dtype=dtype, requires_grad=True)
+        with torch.no_grad():
+            next(bias for name, bias in module.named_parameters() if "bias_ih" in name)[:3] = -99
+        y = module(x)[0] if kind == "RNN" else module(x)
+        dy = torch.ones_like(y)
+        dy[..., 1] = value
+        y.backward(dy)
+        found.append({"y": y, "dx": x.grad, **grads(module)})
+        assert all(tensor.isfinite().all() for tensor in found[-1].values())
+    assert_near(found[1], found[0])
+
+
 # The grid
 
 

@@ -15,7 +15,8 @@ struct Opened {
 // A gate on the way back: its value and its derivative by the pre-activation.
 template <class T>
 struct Reopened {
-  Vector<T> value, slope;
+  Vector<T> value;
+  Slope<T> slope;
 };
 
 // Activation I of the cell is kinds[I], folded because it is a constant. Values are kept: the derivatives follow from
@@ -44,7 +45,7 @@ struct Usual {
     return activate<T>(activation[I], x);
   }
   template <int I>
-  RNNKERN_INLINE Vector<T> slope(Vector<T>, Vector<T> y) const {
+  RNNKERN_INLINE Slope<T> slope(Vector<T>, Vector<T> y) const {
     return derivative<T>(activation[I], y, y);
   }
 };
@@ -70,16 +71,17 @@ struct General {
   }
   template <int I>
   RNNKERN_INLINE Reopened<T> reopen(Vector<T> a) const {
-    const Vector<T> x = clipped(a), y = activate<T>(options->activations[I], x), zero{};
-    const Vector<T> slope = derivative<T>(options->activations[I], x, y);
-    return {y, magnitude<T>(a) > broadcast<T>(T(options->clip)) ? zero : slope};
+    const Vector<T> x = clipped(a), y = activate<T>(options->activations[I], x);
+    Slope<T> slope = derivative<T>(options->activations[I], x, y);
+    slope.held |= magnitude<T>(a) > broadcast<T>(T(options->clip));
+    return {y, slope};
   }
   template <int I>
   RNNKERN_INLINE Vector<T> apply(Vector<T> x) const {
     return activate<T>(options->activations[I], x);
   }
   template <int I>
-  RNNKERN_INLINE Vector<T> slope(Vector<T> x, Vector<T> y) const {
+  RNNKERN_INLINE Slope<T> slope(Vector<T> x, Vector<T> y) const {
     return derivative<T>(options->activations[I], x, y);
   }
 };

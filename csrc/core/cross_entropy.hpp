@@ -67,7 +67,7 @@ void softmax_gradient(const SoftmaxGradient<T>& gradient) {
       const Vector<T> x = load(logits + column) + bias;
       const Vector<T> p = exp<T>(x - load(gradient.largest + column)) * load(gradient.factor + column);
       store(logits + column, p);
-      sum += p;
+      sum += first_lanes<T>(p, gradient.positions - column, T(0));
     }
     if (gradient.bias_gradient) {
       T total = gradient.resume ? gradient.bias_gradient[row] : T(0);

@@ -175,25 +175,44 @@ RNNKERN_INLINE Vector<T> activate(const Activation& f, Vector<T> x) {
   __builtin_unreachable();
 }
 
-// Its derivative at x, where y = activate(f, x).
+// A derivative, which gradients are multiplied with. Where a function is held (below the kink of a ReLU, say) nothing
+// passes, not even infinity times zero.
 template <class T>
-RNNKERN_INLINE Vector<T> derivative(const Activation& f, Vector<T> x, Vector<T> y) {
+struct Slope {
+  Vector<T> factor{};
+  IntegerVector<T> held{};  // ones in the lanes where it is so
+
+  Slope() = default;
+  RNNKERN_INLINE Slope(Vector<T> f, IntegerVector<T> h = IntegerVector<T>{}) : factor(f), held(h) {}
+};
+template <class T>
+RNNKERN_INLINE Vector<T> operator*(Vector<T> gradient, const Slope<T>& slope) {
+  return slope.held ? Vector<T>{} : gradient * slope.factor;
+}
+template <class T>
+RNNKERN_INLINE Vector<T> multiply_add(Vector<T> gradient, const Slope<T>& slope, Vector<T> sum) {
+  return slope.held ? sum : multiply_add(gradient, slope.factor, sum);
+}
+
+// The derivative of f at x, where y = activate(f, x).
+template <class T>
+RNNKERN_INLINE Slope<T> derivative(const Activation& f, Vector<T> x, Vector<T> y) {
   const Vector<T> alpha = broadcast<T>(T(f.alpha)), beta = broadcast<T>(T(f.beta)), zero{}, one = zero + T(1);
   switch (f.kind) {
     case ActivationKind::affine:
       return alpha;
     case ActivationKind::elu:
-      return x > zero ? one : alpha * exp<T>(x);
+      return x <= zero ? alpha * exp<T>(x) : one;
     case ActivationKind::hard_sigmoid: {
       const Vector<T> linear = alpha * x + beta;
-      return linear <= zero ? zero : (linear >= one ? zero : alpha);
+      return {alpha, ~((linear > zero) & (linear < one))};
     }
     case ActivationKind::identity:
       return one;
     case ActivationKind::leaky_relu:
       return x > zero ? one : alpha;
     case ActivationKind::relu:
-      return x <= zero ? zero : one;
+      return {one, x <= zero};
     case ActivationKind::scaled_tanh: {
       const Vector<T> t = tanh<T>(beta * x);
       return alpha * beta * (one - t * t);
@@ -209,7 +228,7 @@ RNNKERN_INLINE Vector<T> derivative(const Activation& f, Vector<T> x, Vector<T> 
     case ActivationKind::tanh:
       return one - y * y;
     case ActivationKind::thresholded_relu:
-      return x <= alpha ? zero : one;
+      return {one, x <= alpha};
   }
   __builtin_unreachable();
 }

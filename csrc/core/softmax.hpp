@@ -22,12 +22,16 @@ template <class T, int... Lane>
 RNNKERN_INLINE Vector<T> lane_numbers(std::integer_sequence<int, Lane...>) {
   return Vector<T>{T(Lane)...};
 }
-// The first `count` elements, and `other` in the lanes beyond them.
+// The first `count` lanes of x, and `other` in the lanes beyond them.
+template <class T>
+RNNKERN_INLINE Vector<T> first_lanes(Vector<T> x, int64_t count, T other) {
+  if (count >= kLanes<T>) return x;
+  const Vector<T> lanes = lane_numbers<T>(std::make_integer_sequence<int, kLanes<T>>());
+  return lanes < broadcast<T>(T(count)) ? x : broadcast<T>(other);
+}
 template <class T>
 RNNKERN_INLINE Vector<T> load_or(const T* from, int64_t count, T other) {
-  if (count >= kLanes<T>) return load(from);
-  const Vector<T> lanes = lane_numbers<T>(std::make_integer_sequence<int, kLanes<T>>());
-  return lanes < broadcast<T>(T(count)) ? load(from, count) : broadcast<T>(other);
+  return first_lanes<T>(load(from, count), count, other);
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-"""ONNX's activation functions and their slopes.
+"""ONNX's activation functions and their gradients.
 
 Equations: https://onnx.ai/onnx/operators/onnx__LSTM.html; slopes at the kinks are PyTorch's.
 """
@@ -21,43 +21,51 @@ def sigmoid(x: Array) -> Array:
 
 class Function(NamedTuple):
     value: Callable[[Array, float, float], Array]
-    """f(x, alpha, beta)"""
-    slope: Callable[[Array, Array, float, float], Array]
-    """f'(x) given x, f(x), alpha, beta"""
+    """y = f(x, alpha, beta)"""
+    backward: Callable[[Array, Array, Array, float, float], Array]
+    """The gradient by x given that by y, x, y, alpha, beta; 0 where f is held, whatever comes"""
 
 
 ACTIVATIONS: dict[str, Function] = {
-    "Affine": Function(lambda x, a, b: a * x + b, lambda x, y, a, b: np.full_like(x, a)),
+    "Affine": Function(lambda x, a, b: a * x + b, lambda dy, x, y, a, b: dy * a),
     "Elu": Function(
         lambda x, a, b: np.where(x < 0, a * np.expm1(np.minimum(x, 0)), x),
-        lambda x, y, a, b: np.where(x <= 0, y + a, 1),
+        lambda dy, x, y, a, b: np.where(x <= 0, dy * (y + a), dy),
     ),
     "HardSigmoid": Function(
         lambda x, a, b: np.clip(a * x + b, 0, 1),
-        lambda x, y, a, b: np.where((a * x + b <= 0) | (a * x + b >= 1), 0, a),
+        lambda dy, x, y, a, b: np.where((a * x + b > 0) & (a * x + b < 1), dy * a, 0),
     ),
-    "Identity": Function(lambda x, a, b: x, lambda x, y, a, b: np.ones_like(x)),
-    "LeakyRelu": Function(lambda x, a, b: np.where(x < 0, a * x, x), lambda x, y, a, b: np.where(x <= 0, a, 1)),
-    "Relu": Function(lambda x, a, b: np.maximum(x, 0), lambda x, y, a, b: np.where(x <= 0, 0, 1)),
+    "Identity": Function(lambda x, a, b: x, lambda dy, x, y, a, b: dy),
+    "LeakyRelu": Function(
+        lambda x, a, b: np.where(x < 0, a * x, x), lambda dy, x, y, a, b: np.where(x > 0, dy, dy * a)
+    ),
+    "Relu": Function(lambda x, a, b: np.maximum(x, 0), lambda dy, x, y, a, b: np.where(x <= 0, 0, dy)),
     "ScaledTanh": Function(
-        lambda x, a, b: a * np.tanh(b * x), lambda x, y, a, b: a * b * (1 - np.tanh(b * x)) * (1 + np.tanh(b * x))
+        lambda x, a, b: a * np.tanh(b * x),
+        lambda dy, x, y, a, b: dy * (a * b * (1 - np.tanh(b * x)) * (1 + np.tanh(b * x))),
     ),
-    "Sigmoid": Function(lambda x, a, b: sigmoid(x), lambda x, y, a, b: y * (1 - y)),
+    "Sigmoid": Function(lambda x, a, b: sigmoid(x), lambda dy, x, y, a, b: dy * (y * (1 - y))),
     "Softplus": Function(
-        lambda x, a, b: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))), lambda x, y, a, b: sigmoid(x)
+        lambda x, a, b: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))), lambda dy, x, y, a, b: dy * sigmoid(x)
     ),
-    "Softsign": Function(lambda x, a, b: x / (1 + np.abs(x)), lambda x, y, a, b: 1 / (1 + np.abs(x)) ** 2),
-    "Tanh": Function(lambda x, a, b: np.tanh(x), lambda x, y, a, b: 1 - y * y),
-    "ThresholdedRelu": Function(lambda x, a, b: np.where(x <= a, 0, x), lambda x, y, a, b: np.where(x <= a, 0, 1)),
+    "Softsign": Function(lambda x, a, b: x / (1 + np.abs(x)), lambda dy, x, y, a, b: dy / (1 + np.abs(x)) ** 2),
+    "Tanh": Function(lambda x, a, b: np.tanh(x), lambda dy, x, y, a, b: dy * (1 - y * y)),
+    "ThresholdedRelu": Function(lambda x, a, b: np.where(x <= a, 0, x), lambda dy, x, y, a, b: np.where(x <= a, 0, dy)),
 }
 """By ONNX's name; and the identity, which ONNX lacks."""
 
 
-def activate(x: Array, activation: Activation, clip: float | None = None) -> tuple[Array, Array]:
-    """Value and slope of the activation of x bounded to ±clip: the slope is 0 where x is outside."""
+def activate(x: Array, activation: Activation, clip: float | None = None) -> Array:
+    """The activation of x bounded to ±clip."""
     name, alpha, beta = activation
-    function = ACTIVATIONS[name]
     bounded = x if clip is None else np.clip(x, -clip, clip)
-    value = function.value(bounded, alpha, beta).astype(x.dtype, copy=False)
-    slope = function.slope(bounded, value, alpha, beta).astype(x.dtype, copy=False)
-    return value, slope if clip is None else np.where(np.abs(x) <= clip, slope, 0).astype(x.dtype, copy=False)
+    return ACTIVATIONS[name].value(bounded, alpha, beta).astype(x.dtype, copy=False)
+
+
+def activate_backward(dy: Array, x: Array, activation: Activation, clip: float | None = None) -> Array:
+    """The gradient by x given that by its activation: 0 where x is outside ±clip."""
+    name, alpha, beta = activation
+    y, bounded = activate(x, activation, clip), x if clip is None else np.clip(x, -clip, clip)
+    dx = ACTIVATIONS[name].backward(dy, bounded, y, alpha, beta)
+    return (dx if clip is None else np.where(np.abs(x) > clip, 0, dx)).astype(x.dtype, copy=False)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..spec import Activation, Array, Spec
-from .activations import activate
+from .activations import activate, activate_backward
 
 State = tuple[Array, ...]
 """(h,) or (h, c): (N, O) and (N, H) for the N sequences of a step."""
@@ -58,9 +58,13 @@ class Cell:
         self.spec, self.activations, self.weights = spec, activations, weights
         self.gradients = {name: np.zeros_like(weight) for name, weight in weights.items()}
 
-    def gate(self, which: int, a: Array) -> tuple[Array, Array]:
-        """Value and slope of activation number `which` at the pre-activation a, clipped."""
+    def gate(self, which: int, a: Array) -> Array:
+        """Activation number `which` of the pre-activation a, clipped."""
         return activate(a, self.activations[which], self.spec.clip)
+
+    def gate_backward(self, which: int, a: Array, gradient: Array) -> Array:
+        """The gradient by the pre-activation a, given that by the gate."""
+        return activate_backward(gradient, a, self.activations[which], self.spec.clip)
 
     def forward(self, x: Array, state: State) -> tuple[State, Saved]:
         """Return the next state and what `backward` needs, given x (N, I) and the state."""

@@ -17,17 +17,18 @@ class Jordan(Cell):
 
     def forward(self, x: Array, state: State) -> tuple[State, Saved]:
         (y0,) = state
-        h, slope = self.gate(0, Linear(self, "weight_ih", "bias_ih")(x) + Linear(self, "weight_hh", "bias_hh")(y0))
+        a = Linear(self, "weight_ih", "bias_ih")(x) + Linear(self, "weight_hh", "bias_hh")(y0)
+        h = self.gate(0, a)
         y = Linear(self, "weight_ho", "bias_ho")(h)
         if self.spec.softmax:
             y = softmax(y)
-        return (y,), {"x": x, "y0": y0, "h": h, "slope": slope, "y": y}
+        return (y,), {"x": x, "y0": y0, "a": a, "h": h, "y": y}
 
     def backward(self, saved: Saved, dstate: State) -> tuple[Array, State]:
         (dy,) = dstate
         if self.spec.softmax:
             dy = saved["y"] * (dy - (saved["y"] * dy).sum(axis=1, keepdims=True))
-        da = Linear(self, "weight_ho", "bias_ho").backward(saved["h"], dy) * saved["slope"]
+        da = self.gate_backward(0, saved["a"], Linear(self, "weight_ho", "bias_ho").backward(saved["h"], dy))
         dx = Linear(self, "weight_ih", "bias_ih").backward(saved["x"], da)
         dy0 = Linear(self, "weight_hh", "bias_hh").backward(saved["y0"], da)
         return dx, (dy0,)

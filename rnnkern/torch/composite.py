@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ..spec import Activation, Spec
+from ..spec import GATES, Activation, Spec
 from .network import Call
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _FUNCTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "Softplus": lambda x, alpha, beta: F.softplus(x),
     "Softsign": lambda x, alpha, beta: F.softsign(x),
     "Tanh": lambda x, alpha, beta: x.tanh(),
-    "ThresholdedRelu": lambda x, alpha, beta: torch.where(x > alpha, x, torch.zeros_like(x)),
+    "ThresholdedRelu": lambda x, alpha, beta: F.threshold(x, alpha, 0.0),
 }
 """ONNX's activations of x, alpha, beta."""
 
@@ -51,6 +51,19 @@ class _Cell:
         self._bias_hh: Optional[Tensor] = next(named) if spec.bias else None
         self._weight_hr = next(named) if spec.proj_size else None
         self._peephole = next(named) if spec.peephole else None
+        if spec.coupled is not None:
+            self.weight_ih, self._weight_hh, self._bias_ih, self._bias_hh = map(
+                self._without_derived, (self.weight_ih, self._weight_hh, self._bias_ih, self._bias_hh)
+            )
+
+    def _without_derived(self, rows: Any) -> Any:
+        """Zeros for the rows of the derived gate, whose values have no effect and no gradient."""
+        if rows is None:
+            return None
+        gates = list(rows.chunk(4))
+        derived = GATES["lstm"].index(self._spec.coupled)
+        gates[derived] = torch.zeros_like(gates[derived])
+        return torch.cat(gates)
 
     def input_part(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight_ih, self._bias_ih)
