@@ -11,7 +11,10 @@ from tolerance import assert_close
 
 pytest.importorskip("onnx", reason="the oracle of this test is onnxruntime, which needs onnx")
 pytest.importorskip("onnxruntime", reason="the oracle of this test is onnxruntime")
+from onnx.reference import ReferenceEvaluator
 from onnx_models import recurrent_model, run_onnxruntime
+
+import rnnkern.onnx
 
 ONNX_GATES = {"rnn": "h", "lstm": "iofg", "gru_reset_after": "zrn", "gru_reset_before": "zrn"}
 WITH_BETA = {"Affine", "HardSigmoid", "ScaledTanh"}  # ONNX lists parameters of the functions that have them only
@@ -66,6 +69,57 @@ def run(problem, feed):
     kind = spec.family.split("_")[0].upper()
     attributes = {name: value for name, value in attributes.items() if value != []}
     return run_onnxruntime(*recurrent_model(kind, feed | weights, **attributes))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def clipped_by_hand(kind, clip, x, h, c, peepholes, after):
+    """The last states of one unit whose weights are those of `test_clip`."""
+
+    def bounded(value):
+        return min(max(value, -clip), clip)
+
+    if kind == "RNN":
+        return (np.tanh(bounded(3 * x - h + 2)),)
+    if kind == "GRU":
+        z, r = sigmoid(bounded(0.2 * x + 0.3 * h + 0.1)), sigmoid(bounded(-0.1 * x + 0.4 * h + 0.2))
+        n = np.tanh(bounded(1.5 * x + 0.3 + (r * (2 * h + 3) if after else 2 * r * h + 3)))
+        return ((1 - z) * n + z * h,)
+    p_i, p_o, p_f = peepholes
+    i, f, g = sigmoid(bounded(0.3 + p_i * c)), sigmoid(bounded(0.5 + p_f * c)), np.tanh(bounded(3.0))
+    c = f * c + i * g
+    return sigmoid(bounded(0.2 + p_o * c)) * np.tanh(c), c  # c itself is not bounded
+
+
+@pytest.mark.parametrize("clip", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize(
+    ("kind", "after", "peepholes"),
+    [("RNN", 0, None), ("GRU", 0, None), ("GRU", 1, None), ("LSTM", 0, (0, 0, 0)), ("LSTM", 0, (0.1, -0.3, 0.2))],
+)
+def test_clip(kind, after, peepholes, clip):
+    """Of the pre-activations of gates and candidates; of the cell state, which h reads, neither onnxruntime nor we."""
+    weights = {
+        "RNN": {"W": [[3]], "R": [[-1]], "B": [1, 1]},
+        "GRU": {"W": [[0.2], [-0.1], [1.5]], "R": [[0.3], [0.4], [2]], "B": [0.1, 0.2, 0.3, 0, 0, 3]},
+        "LSTM": {"W": [[0]] * 4, "R": [[0]] * 4, "B": [0.3, 0.2, 0.5, 3, 0, 0, 0, 0]},
+    }[kind]
+    feed = {"X": [[[1]]], "initial_h": [[[2]]], **{name: [array] for name, array in weights.items()}}
+    if kind == "LSTM":
+        feed |= {"initial_c": [[[5]]], "P": [peepholes]}
+    attributes = {"hidden_size": 1, "clip": clip} | ({"linear_before_reset": after} if kind == "GRU" else {})
+    model, inputs = recurrent_model(kind, {key: np.asarray(a, np.float32) for key, a in feed.items()}, **attributes)
+    expected = clipped_by_hand(kind, clip, 1, 2, 5, peepholes, after)
+    ours = ReferenceEvaluator(model, new_ops=rnnkern.onnx.new_ops).run(None, inputs)
+    x, *state = (inputs[name][0] for name in ("X", "initial_h", "initial_c") if name in inputs)
+    state = tuple(member[None] for member in state)
+    for frozen in (False, True):
+        layer = rnnkern.onnx.load(model, frozen=frozen)
+        _, last = layer(x[None], state if kind == "LSTM" else state[0])
+        for states in (ours[1:], run_onnxruntime(model, inputs)[1:], last if kind == "LSTM" else (last,)):
+            for actual, value in zip(states, expected, strict=True):
+                assert_close(actual, np.full((1, 1, 1), value), 4)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

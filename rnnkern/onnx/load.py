@@ -44,7 +44,8 @@ def load(
     Returns
     -------
     FrozenLayer, or Layer
-        With all options of the node: direction, activations, clip, peepholes, coupled gates; layout 1 is `batch_first`.
+        With all options of the node: direction, activations, clip (as in onnxruntime, of pre-activations only, not of
+        c), peepholes, coupled gates; layout 1 is `batch_first`.
     Reversed
         Around one of them, where the node's direction is "reverse".
 

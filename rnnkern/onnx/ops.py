@@ -1,4 +1,7 @@
-"""The standard's recurrent operators for `onnx.reference.ReferenceEvaluator`, with all their attributes."""
+"""The standard's recurrent operators for `onnx.reference.ReferenceEvaluator`, with all their attributes.
+
+`clip` bounds the pre-activations of gates and candidates, as in onnxruntime, and not c, which the LSTM's h also reads.
+"""
 
 from __future__ import annotations
 
