@@ -27,6 +27,7 @@ py::array checked_positions(const char* name, const char* what, const std::strin
     return std::string(name) + ": expected " + what + " array of shape " + shape_of_positions(h) + ", got " +
            describe(object);
   };
+  if (is_masked(object)) throw py::type_error(wrong() + remedy<float>(name, object));
   if (!py::isinstance<py::array>(object)) throw py::type_error(wrong());
   const auto array = py::reinterpret_borrow<py::array>(object);
   if (kinds.find(array.dtype().kind()) == std::string::npos) throw py::type_error(wrong());
@@ -80,6 +81,7 @@ py::tuple call(const py::array& h, py::handle weight, py::handle bias, py::handl
   if (biased) offsets = contiguous<T>(checked_array<T>("bias", bias, {{classes}}));
   const Counted count =
       counted(checked_positions("targets", "an integer", "iu", targets, h), mask, ignore_index, classes, h);
+  const Place places[] = {Place(rows), Place(matrix), Place(offsets)};
 
   CrossEntropy<T> entropy{};
   entropy.positions = rows.size() / width;
@@ -106,6 +108,9 @@ py::tuple call(const py::array& h, py::handle weight, py::handle bias, py::handl
   }
   const int threads = context_threads();
   double loss = 0;
+  confirm("h", rows, places[0]);
+  confirm("weight", matrix, places[1]);
+  confirm("bias", offsets, places[2]);
   without_gil([&] { loss = cross_entropy(table, entropy, threads); });
   return py::make_tuple(loss, dh, dweight, dbias);
 }
@@ -116,7 +121,8 @@ py::tuple linear_cross_entropy(py::handle h, py::handle weight, py::handle bias,
   const KernelTable& table = *(isa ? find_isa(*isa) : default_isa()).table;
   const bool wide = py::isinstance<py::array_t<double>>(h);
   const std::string expected = "h: expected a float32 or float64 array of shape (..., H), got ";
-  if (!wide && !py::isinstance<py::array_t<float>>(h)) throw py::type_error(expected + describe(h));
+  if ((!wide && !py::isinstance<py::array_t<float>>(h)) || is_masked(h))
+    throw py::type_error(expected + describe(h) + remedy<float>("h", h));
   const auto array = py::reinterpret_borrow<py::array>(h);
   if (array.ndim() < 1) throw py::value_error(expected + describe(h));
   return (wide ? call<double> : call<float>)(array, weight, bias, targets, mask, ignore_index, mean, gradients, table);

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <numeric>
 
 #include "bind.hpp"
 #include "bind_arguments.hpp"
@@ -53,13 +54,20 @@ class Fingerprint {
 template <class T>
 struct BoundCall {
   SequenceArgument<T> x;
-  std::vector<py::array_t<T>> state;
+  StateArgument<T> state;
   std::optional<std::vector<int64_t>> lengths;
   std::vector<py::array_t<T>> masks;
   std::vector<const T*> mask_data;
   py::array_t<T> y, hn, cn;
+  Place y_place;
   ForwardCall<T> call{};
 
+  // That the user's memory is still where it was.
+  void confirm() const {
+    rnnkern::confirm("x", x.holder, x.place);
+    state.confirm("state");
+    rnnkern::confirm("out", y, y_place);
+  }
   py::tuple results(bool cell_state) const {
     if (cell_state) return py::make_tuple(y, py::make_tuple(hn, cn));
     return py::make_tuple(y, hn);
@@ -93,15 +101,6 @@ class NetworkBase {
   virtual const char* isa() const = 0;
 };
 
-// Where an array's elements are: NumPy can move them under a reference (ndarray.resize with refcheck=False).
-struct Place {
-  const void* data;
-  py::ssize_t bytes;
-  explicit Place(const py::array& array) : data(array.data()), bytes(array.nbytes()) {}
-  bool operator==(const Place& other) const { return data == other.data && bytes == other.bytes; }
-  bool operator!=(const Place& other) const { return !(*this == other); }
-};
-
 template <class T>
 struct BoundTape : TapeBase {
   BoundCall<T> bound;
@@ -114,7 +113,7 @@ struct BoundTape : TapeBase {
   std::size_t bytes() const override {
     std::size_t bytes = tape_bytes(*tape);
     for (const auto& array : bound.masks) bytes += array.nbytes();
-    for (const auto& array : bound.state) bytes += array.nbytes();
+    for (const auto& array : bound.state.members) bytes += array.nbytes();
     return bytes;
   }
 };
@@ -161,8 +160,8 @@ class Network : public NetworkBase {
   py::tuple check_step(py::handle x, py::handle state, py::handle out) const override {
     const BoundCall<T> bound = bind_step(x, state, out);
     const py::ssize_t shape[] = {1, bound.x.batch, spec_.input_size};
-    return py::make_tuple(bound.x.holder.attr("reshape")(shape[0], shape[1], shape[2]), batched(bound.state, bound.x),
-                          bound.x.unbatched);
+    return py::make_tuple(bound.x.holder.attr("reshape")(shape[0], shape[1], shape[2]),
+                          batched(bound.state.members, bound.x), bound.x.unbatched);
   }
 
   py::tuple forward(py::handle x, py::handle state, py::handle lengths, const py::list& masks, bool recompute,
@@ -171,13 +170,14 @@ class Network : public NetworkBase {
     auto tape = std::make_shared<BoundTape<T>>();
     BoundCall<T>& bound = tape->bound;
     bound = bind(x, state, lengths, return_sequence);
-    own_states(bound);
-    for (const py::handle mask : masks) bound.masks.push_back(contiguous<T>(py::reinterpret_borrow<py::array>(mask)));
-    for (const auto& mask : bound.masks) bound.mask_data.push_back(mask.data());
+    own_inputs(bound, x);
+    add_masks(bound, masks);
     relink(bound);
     const int threads = context_threads();
+    bound.confirm();
     without_gil(
         [&] { tape->tape = rnnkern::forward<T>(spec_, *isa_.table, weights_.data(), bound.call, recompute, threads); });
+    bound.confirm();  // other threads have run
     tape->network = id_;
     tape->inputs = input_fingerprint(bound);
     tape->places = tape->current_places();
@@ -197,15 +197,11 @@ class Network : public NetworkBase {
     call.forward = bound.call;
     const auto gradients = check_output_gradients(bound.x, bound.call.return_sequence, dy);
     call.dy = gradients.view;
-    const auto dstates = checked_state<T>("dstate", dstate, spec_, bound.x.batch, bound.x.unbatched);
+    const auto dstates = checked_state<T>("dstate", dstate, spec_, bound.x.steps, bound.x.batch, bound.x.unbatched);
     if (dy.is_none() && dstates.empty())
       throw py::value_error("dy, dstate: expected at least one of them, got None for both");
-    if (tape->places != tape->current_places() || !(tape->inputs == input_fingerprint(bound)))
-      throw std::runtime_error("tape: x or y has changed since forward; backward needs them as they were");
-    if (!(tape->weights == weight_fingerprint()))
-      throw std::runtime_error("tape: the weights have changed since forward; backward needs them as they were");
-    if (!dstates.empty()) call.dhn = dstates[0].data();
-    if (dstates.size() > 1) call.dcn = dstates[1].data();
+    call.dhn = dstates.h();
+    call.dcn = dstates.c();
 
     py::object dx = py::none(), dh0 = py::none(), dc0 = py::none();
     if (want_x) {
@@ -227,6 +223,9 @@ class Network : public NetworkBase {
     const py::list weight_arrays = want_weights ? make_gradients(dweights) : py::list();
     if (want_weights) call.dweights = dweights.data();
     const int threads = context_threads();
+    if (!dy.is_none()) confirm("dy", gradients.holder, gradients.place);
+    dstates.confirm("dstate");
+    check_unchanged(*tape);
     without_gil([&] { rnnkern::backward<T>(spec_, *isa_.table, weights_.data(), *tape->tape, call, threads); });
     const py::object state = !want_state ? py::none() : spec_.has_cell_state() ? py::make_tuple(dh0, dc0) : dh0;
     return py::make_tuple(dx, state, weight_arrays);
@@ -249,6 +248,7 @@ class Network : public NetworkBase {
       parts.append(arrays);
     }
     const int threads = context_threads();
+    bound.confirm();
     without_gil([&] {
       rnnkern::trace<T>(spec_, *isa_.table, weights_.data(), bound.call, values.data(), hidden.data(), threads);
     });
@@ -266,13 +266,11 @@ class Network : public NetworkBase {
 
   // (x as (T, B, I), state as (L*D, B, size) arrays or None, lengths or None, unbatched): checked as for a call.
   py::tuple check(py::handle x, py::handle state, py::handle lengths) const override {
-    const auto input = checked_sequence<T>("x", x, spec_.input_size, batch_first_);
-    check_volume(spec_, input.steps, input.batch);
-    const auto members = checked_state<T>("state", state, spec_, input.batch, input.unbatched);
-    const auto checked = checked_lengths(lengths, input.batch, input.steps);
-    py::object lengths_array = py::none();
-    if (checked) lengths_array = py::array_t<int64_t>(static_cast<py::ssize_t>(checked->size()), checked->data());
-    return py::make_tuple(time_major(input), batched(members, input), lengths_array, input.unbatched);
+    const auto checked = check_inputs(x, state, lengths);
+    const SequenceArgument<T>& input = checked.x;
+    py::object ends = py::none();
+    if (checked.lengths) ends = py::array_t<int64_t>(input.batch, checked.lengths->data());
+    return py::make_tuple(time_major(input), batched(checked.state.members, input), ends, input.unbatched);
   }
 
   // (dy as (T, B, D*O) or (B, D*O) or None, dstate as (L*D, B, size) arrays or None): checked as for backward.
@@ -283,8 +281,8 @@ class Network : public NetworkBase {
     like.batch = batch;
     like.unbatched = unbatched;
     const auto gradients = check_output_gradients(like, return_sequence, dy);
-    const auto members = checked_state<T>("dstate", dstate, spec_, batch, unbatched);
-    if (dy.is_none() && members.empty())
+    const auto states = checked_state<T>("dstate", dstate, spec_, steps, batch, unbatched);
+    if (dy.is_none() && states.empty())
       throw py::value_error("dy, dstate: expected at least one of them, got None for both");
     py::object array = py::none();
     if (!dy.is_none() && return_sequence) array = time_major(gradients);
@@ -292,11 +290,11 @@ class Network : public NetworkBase {
       array = gradients.holder;
       if (unbatched) array = array[py::make_tuple(py::none(), py::ellipsis())];
     }
-    return py::make_tuple(array, batched(members, like));
+    return py::make_tuple(array, batched(states.members, like));
   }
 
   py::dict plan(int64_t steps, int64_t batch, py::handle lengths) const override {
-    const auto checked = checked_lengths(lengths, batch, steps);
+    const auto checked = checked_lengths(read_lengths(lengths), batch, steps);
     check_volume(spec_, steps, batch);
     const Explanation explained =
         explain<T>(spec_, *isa_.table, steps, batch, checked ? checked->data() : nullptr, !packed_, context_threads());
@@ -305,6 +303,7 @@ class Network : public NetworkBase {
     result["rows"] = explained.plan.rows;
     result["units"] = explained.plan.units;
     result["threads"] = explained.plan.threads();
+    result["steps"] = checked ? std::accumulate(checked->begin(), checked->end(), int64_t{0}) : steps * batch;
     result["block_steps"] = explained.block_steps;
     result["kept_values"] = explained.kept_values;
     return result;
@@ -319,16 +318,24 @@ class Network : public NetworkBase {
     if (packed_) throw py::type_error(std::string(what) + ": a frozen layer is for inference only");
   }
 
-  BoundCall<T> bind(py::handle x, py::handle state, py::handle lengths, bool return_sequence) const {
+  // Without results.
+  BoundCall<T> check_inputs(py::handle x, py::handle state, py::handle lengths) const {
     BoundCall<T> bound;
+    Lengths given = read_lengths(lengths);
     bound.x = checked_sequence<T>("x", x, spec_.input_size, batch_first_);
     check_volume(spec_, bound.x.steps, bound.x.batch);
-    bound.state = checked_state<T>("state", state, spec_, bound.x.batch, bound.x.unbatched);
-    bound.lengths = checked_lengths(lengths, bound.x.batch, bound.x.steps);
+    bound.state = checked_state<T>("state", state, spec_, bound.x.steps, bound.x.batch, bound.x.unbatched);
+    bound.lengths = checked_lengths(std::move(given), bound.x.batch, bound.x.steps);
+    return bound;
+  }
+
+  BoundCall<T> bind(py::handle x, py::handle state, py::handle lengths, bool return_sequence) const {
+    BoundCall<T> bound = check_inputs(x, state, lengths);
     if (return_sequence)
       bound.y = sequence_array(bound.x, width());
     else
       bound.y = bound.x.unbatched ? new_array<T>({width()}) : new_array<T>({bound.x.batch, width()});
+    bound.y_place = Place(bound.y);
     make_states(bound);
     fill_call(bound, return_sequence, width());
     return bound;
@@ -341,11 +348,12 @@ class Network : public NetworkBase {
     const py::array x_t = checked_array<T>("x_t", x, {{"B", spec_.input_size}, {spec_.input_size}});
     const py::array_t<T> rows = contiguous<T>(x_t);
     bound.x.holder = rows;
+    bound.x.place = Place(rows);
     bound.x.unbatched = rows.ndim() == 1;
     bound.x.steps = 1;
     bound.x.batch = bound.x.unbatched ? 1 : rows.shape(0);
     bound.x.view = {rows.data(), 0, spec_.input_size};
-    bound.state = checked_state<T>("state", state, spec_, bound.x.batch, bound.x.unbatched);
+    bound.state = checked_state<T>("state", state, spec_, 1, bound.x.batch, bound.x.unbatched);
     const int64_t width = spec_.output_size();
     if (out.is_none()) {
       bound.y = bound.x.unbatched ? new_array<T>({width}) : new_array<T>({bound.x.batch, width});
@@ -354,8 +362,9 @@ class Network : public NetworkBase {
       constexpr int needed =
           py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
       if ((given.flags() & needed) != needed) throw py::value_error("out: expected a contiguous, writable array");
-      bound.y = py::reinterpret_borrow<py::array_t<T>>(given);
+      bound.y = py::reinterpret_borrow<py::array_t<T>>(out);
     }
+    bound.y_place = Place(bound.y);
     make_states(bound);
     fill_call(bound, false, width);
     return bound;
@@ -370,10 +379,33 @@ class Network : public NetworkBase {
   }
 
   // The tape outlives the caller's interest in the initial state: it may be overwritten, as a buffer for the next one.
-  static void own_states(BoundCall<T>& bound) {
-    for (auto& state : bound.state) state = py::array_t<T>(py::object(state.attr("copy")()));
-    bound.call.h0 = bound.state.empty() ? nullptr : bound.state[0].data();
-    bound.call.c0 = bound.state.size() < 2 ? nullptr : bound.state[1].data();
+  // And an array of a class of the user's may refer to the tape: a cycle that Python does not see, because arrays hide
+  // what they refer to.
+  void own_inputs(BoundCall<T>& bound, py::handle x) const {
+    bound.state.confirm("state");
+    StateArgument<T> copies;
+    for (const auto& member : bound.state.members) copies.add(py::array_t<T>(py::object(member.attr("copy")())));
+    bound.state = std::move(copies);
+    if (!py::type::handle_of(x).is(py::type::handle_of(bound.hn)) && bound.x.holder.base())
+      place_sequence(bound.x, py::array(bound.x.holder.attr("copy")()), batch_first_);
+    place_inputs(bound);
+  }
+
+  void add_masks(BoundCall<T>& bound, const py::list& masks) const {
+    const int64_t steps = bound.x.steps, batch = bound.x.batch;
+    for (const py::handle mask : masks)
+      bound.masks.push_back(contiguous<T>(checked_array<T>("masks", mask, {{steps, batch, width()}})));
+    if (!bound.masks.empty() && static_cast<int64_t>(bound.masks.size()) != spec_.num_layers - 1)
+      throw py::value_error("masks: expected " + std::to_string(spec_.num_layers - 1) + ", got " +
+                            std::to_string(bound.masks.size()));
+    for (const auto& mask : bound.masks) bound.mask_data.push_back(mask.data());
+  }
+
+  void check_unchanged(const BoundTape<T>& tape) const {
+    if (tape.places != tape.current_places() || !(tape.inputs == input_fingerprint(tape.bound)))
+      throw std::runtime_error("tape: x or y has changed since forward; backward needs them as they were");
+    if (!(tape.weights == weight_fingerprint()))
+      throw std::runtime_error("tape: the weights have changed since forward; backward needs them as they were");
   }
 
   py::array_t<T> sequence_array(const SequenceArgument<T>& x, int64_t columns) const {
@@ -398,15 +430,18 @@ class Network : public NetworkBase {
     ForwardCall<T>& call = bound.call;
     call.steps = bound.x.steps;
     call.batch = bound.x.batch;
-    call.x = bound.x.view;
-    call.h0 = bound.state.empty() ? nullptr : bound.state[0].data();
-    call.c0 = bound.state.size() < 2 ? nullptr : bound.state[1].data();
+    place_inputs(bound);
     call.return_sequence = return_sequence;
     call.y =
         return_sequence ? sequence_view(bound.y, bound.x, columns) : Sequence<T>{bound.y.mutable_data(), 0, columns};
     call.hn = bound.hn.mutable_data();
     call.cn = spec_.has_cell_state() ? bound.cn.mutable_data() : nullptr;
     relink(bound);
+  }
+  static void place_inputs(BoundCall<T>& bound) {
+    bound.call.x = bound.x.view;
+    bound.call.h0 = bound.state.h();
+    bound.call.c0 = bound.state.c();
   }
   // The pointers into the bound call itself.
   static void relink(BoundCall<T>& bound) {
@@ -417,6 +452,7 @@ class Network : public NetworkBase {
   void run_bound(BoundCall<T>& bound) const {
     relink(bound);
     const int threads = context_threads();
+    bound.confirm();
     without_gil([&] {
       rnnkern::run<T>(spec_, *isa_.table, packed_ ? nullptr : weights_.data(), packed_.get(), bound.call, threads);
     });
@@ -432,6 +468,7 @@ class Network : public NetworkBase {
     }
     const auto rows = contiguous<T>(checked_array<T>("dy", dy, {one_step(x)}));
     result.holder = rows;
+    result.place = Place(rows);
     result.view = {rows.data(), 0, width()};
     return result;
   }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Optional
 
 import numpy as np
 
-from .options import check_bool, check_size
+from .options import check_bool, check_size, describe
 from .spec import Array, S
 
 if TYPE_CHECKING:
@@ -69,18 +69,21 @@ class FrozenLayer(Generic[S]):
 
 
 class Stream(Generic[S]):
-    """A frozen layer with a state of its own. Not for several Python threads at once."""
+    """A frozen layer with a state of its own. Not for several Python threads at once.
+
+    A copy goes on from the same state by itself, a pickled one also in another process. Copies share the frozen layer.
+    """
 
     def __init__(self, frozen: FrozenLayer[S], batch_size: int = 1, state: Optional[S] = None) -> None:
         if frozen._spec.bidirectional:
             raise ValueError("stream: a bidirectional layer reads the whole sequence, it can't run step by step")
+        self._frozen = frozen
         self._network = frozen._network
         self._spec = frozen._spec
         self._batch_first = frozen._batch_first
         self._batch_size = check_size("batch_size", batch_size)
         self._state: Any = None
-        if state is not None:
-            self.state = state
+        self.state = state
 
     @property
     def batch_size(self) -> int:
@@ -105,17 +108,12 @@ class Stream(Generic[S]):
             As `Layer.step`; the state is then unchanged.
         """
         if isinstance(x_t, np.ndarray) and x_t.shape[:-1] != (self._batch_size,):
-            return self._step_unbatched(x_t, out)
+            if x_t.ndim == self._batch_size == 1:
+                return self._unbatched(self._network.step, x_t, out)
+            expected = f"{self._spec.dtype} array of shape ({self._batch_size}, {self._spec.input_size})"
+            raise ValueError(f"x_t: expected a {expected}, got {x_t.dtype} array of shape {x_t.shape}")
         y, self._state = self._network.step(x_t, self._state, out)
         return y  # type: ignore[no-any-return]
-
-    def _step_unbatched(self, x_t: Array, out: Optional[Array]) -> Array:
-        if x_t.ndim != 1 or self._batch_size != 1:
-            expected = f"({self._batch_size}, {self._spec.input_size})"
-            came = f"{x_t.dtype} array of shape {x_t.shape}"
-            raise ValueError(f"x_t: expected a {self._spec.dtype} array of shape {expected}, got {came}")
-        y, self._state = self._network.step(x_t[None], self._state, out[None] if isinstance(out, np.ndarray) else out)
-        return y[0] if out is None else out
 
     def run(self, x: Array) -> Array:
         """Run a piece of the sequences on from the current state.
@@ -128,71 +126,107 @@ class Stream(Generic[S]):
         -------
         y : array (T, batch_size, H), or as x
         """
-        unbatched = isinstance(x, np.ndarray) and x.ndim == 2 and self._batch_size == 1
-        axis = 0 if self._batch_first else 1
-        if unbatched:
-            x = np.expand_dims(x, axis)
-        elif isinstance(x, np.ndarray) and x.ndim == 3 and x.shape[axis] != self._batch_size:
-            raise ValueError(f"x: expected {self._batch_size} sequences, got {x.shape[axis]}")
+        if isinstance(x, np.ndarray):
+            if x.ndim == 2 and self._batch_size == 1:
+                return self._unbatched(self._network.run, x)
+            axes = (self._batch_size, "T") if self._batch_first else ("T", self._batch_size)
+            if x.ndim != 3 or x.shape[axes.index(self._batch_size)] != self._batch_size:
+                expected = f"{self._spec.dtype} array of shape ({axes[0]}, {axes[1]}, {self._spec.input_size})"
+                raise ValueError(f"x: expected a {expected}, got {x.dtype} array of shape {x.shape}")
         y, self._state = self._network.run(x, self._state)
-        return np.squeeze(y, axis) if unbatched else y  # type: ignore[no-any-return]
+        return y  # type: ignore[no-any-return]
+
+    def _unbatched(self, run: Callable[..., tuple[Array, Any]], x: Array, *out: Optional[Array]) -> Array:
+        """Run the only sequence without the axis of the batch."""
+        members = self._members()
+        y, state = run(x, self._from([member[:, 0] for member in members]), *out)
+        last = state if self._spec.has_cell_state else (state,)
+        self._state = self._from([member[:, None] for member in last])
+        return y
+
+    def _members(self) -> tuple[Array, ...]:
+        """h, or h and c."""
+        return self._state if self._spec.has_cell_state else (self._state,)
+
+    def _from(self, members: Iterable[Array]) -> Any:
+        """The state of these members."""
+        h, *c = members
+        return (h, *c) if c else h
 
     @property
     def state(self) -> S:
         """A copy of the current state, h or (h, c), arrays (L, batch_size, H); assigning copies in."""
-        if self._state is None:
-            self._state = self._zeros()
-        copied: Any = tuple(a.copy() for a in self._state) if self._spec.has_cell_state else self._state.copy()
-        return copied  # type: ignore[no-any-return]
+        return self._from(member.copy() for member in self._members())  # type: ignore[no-any-return]
 
     @state.setter
     def state(self, value: Optional[S]) -> None:
         if value is None:
-            self._state = None
+            self.reset()
             return
-        shape = (
-            (self._batch_size, 0, self._spec.input_size)
-            if self._batch_first
-            else (0, self._batch_size, self._spec.input_size)
-        )
-        members = self._network.check(np.empty(shape, self._spec.dtype), value, None)[1]
-        copies = tuple(member.copy() for member in members)
-        self._state = copies if self._spec.has_cell_state else copies[0]
-
-    def _zeros(self) -> Any:
-        spec = self._spec
-        h = np.zeros((spec.num_layers, self._batch_size, spec.output_size), spec.dtype)
-        return (
-            (h, np.zeros((spec.num_layers, self._batch_size, spec.hidden_size), spec.dtype))
-            if spec.has_cell_state
-            else h
-        )
+        spec, B = self._spec, self._batch_size
+        no_steps = np.empty((B, 0, spec.input_size) if self._batch_first else (0, B, spec.input_size), spec.dtype)
+        members = self._network.check(no_steps, value, None)[1]
+        self._state = self._from(member.copy() for member in members)
 
     def reset(self, rows: Any = None) -> None:
-        """Set the state to zeros: all of it, or that of some rows of the batch (any NumPy index)."""
-        if rows is None:
-            self._state = None
-            return
-        state: Any = self.state
-        for member in state if self._spec.has_cell_state else (state,):
-            member[:, rows] = 0
-        self._state = state
+        """Set the state to zeros: all of it, or that of some rows of the batch (any NumPy index).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `rows` is no such index; the state is then unchanged.
+        """
+        zeros = self._zeros()
+        if rows is not None:
+            others = ~self._chosen(rows)
+            for zero, member in zip(zeros, self._members()):
+                zero[:, others] = member[:, others]
+        self._state = self._from(zeros)
+
+    def _zeros(self) -> list[Array]:
+        spec = self._spec
+        sizes = (spec.output_size, spec.hidden_size) if spec.has_cell_state else (spec.output_size,)
+        return [np.zeros((spec.num_layers, self._batch_size, size), spec.dtype) for size in sizes]
+
+    def _chosen(self, rows: Any) -> Array:
+        """Of each sequence whether an index chooses it."""
+        chosen = np.zeros((1, self._batch_size), bool)
+        expected = f"rows: expected an index into {self._batch_size} sequences, got {describe(rows)}"
+        if isinstance(rows, (str, bytes, float, complex, np.ma.MaskedArray)):
+            raise TypeError(expected)
+        try:
+            chosen[:, rows] = True
+        except TypeError as error:
+            raise TypeError(f"{expected}: {error}") from None
+        except (IndexError, OverflowError, ValueError) as error:
+            raise ValueError(f"{expected}: {error}") from None
+        return chosen.ravel()
 
     def generate(self, x0: Array, fn: Callable[[Array], Array], steps: int) -> Array:
         """Feed back: the first input is x0, each next one is ``fn(y_t)``.
+
+        Whatever `fn` raises comes out, and the state is then as it was before.
 
         Returns
         -------
         y : array (steps, batch_size, H), or (steps, H) where x0 is (I,)
         """
+        before = self._state
         x_t, outputs = x0, []
-        for remaining in range(check_size("steps", steps, 0), 0, -1):
-            outputs.append(self.step(x_t))
-            if remaining > 1:
-                x_t = fn(outputs[-1])
-        if outputs:
-            return np.stack(outputs)
+        try:
+            for remaining in range(check_size("steps", steps, 0), 0, -1):
+                outputs.append(self.step(x_t))
+                if remaining > 1:
+                    x_t = fn(outputs[-1].copy())
+            if outputs:
+                return np.stack(outputs)
+        except BaseException:
+            self._state = before
+            raise
         return np.empty((0, *np.shape(x0)[:-1], self._spec.output_size), self._spec.dtype)
+
+    def __reduce__(self) -> tuple[type[Stream[S]], tuple[FrozenLayer[S], int, Any]]:
+        return type(self), (self._frozen, self._batch_size, self._state)
 
     def __repr__(self) -> str:
         return f"<rnnkern.Stream: {self._batch_size} sequences>"

@@ -20,10 +20,11 @@ def trace_gradients(layer: Layer, x: Array, state: Any, lengths: Any, dy: Option
     """Do what `Layer.trace_gradients` says: each layer and direction by itself, a tape for each step."""
     spec = layer._spec
     inputs, initial, ends, unbatched = layer._network.check(x, state, lengths)
-    T, B = inputs.shape[:2]
-    ends = np.full(B, T) if ends is None else ends
-    active = np.arange(T)[:, None] < ends
-    gradients = last_outputs(layer, T, ends) if dy is None else given_outputs(layer, active, dy, unbatched)
+    padded, B = inputs.shape[:2]
+    ends = np.full(B, padded) if ends is None else ends
+    T = max(ends, default=0)
+    inputs, active = inputs[:T], np.arange(T)[:, None] < ends
+    gradients = last_outputs(layer, T, ends) if dy is None else given_outputs(layer, padded, active, dy, unbatched)
 
     levels: list[list[Part]] = []
     for number in range(spec.num_layers):
@@ -39,7 +40,7 @@ def trace_gradients(layer: Layer, x: Array, state: Any, lengths: Any, dy: Option
         gradients = np.sum([part.backward(share) for part, share in zip(parts, shares)], axis=0)
 
     suffixes = [suffix for *_, suffix in spec.parts()]
-    found = [layer._as_given(part.dh, unbatched) for parts in levels for part in parts]
+    found = [layer._as_given(extended(part.dh, padded), unbatched) for parts in levels for part in parts]
     name = CELLS[spec.family].trace[-1]
     return {name + (suffix if len(found) > 1 else ""): dh for suffix, dh in zip(suffixes, found)}
 
@@ -52,12 +53,19 @@ def last_outputs(layer: Layer, T: int, ends: Array) -> Array:
     return np.asarray(ones / np.sqrt(spec.output_size), spec.dtype)
 
 
-def given_outputs(layer: Layer, active: Array, dy: Array, unbatched: bool) -> Array:
-    """The user's dy, checked, as (T, B, D*O) with zeros in the padding."""
+def given_outputs(layer: Layer, padded: int, active: Array, dy: Array, unbatched: bool) -> Array:
+    """The user's dy of so many steps, checked, as (T, B, D*O) with zeros in the padding."""
     T, B = active.shape
-    checked, _ = layer._network.check_gradients(T, B, unbatched, True, dy, None)
+    checked, _ = layer._network.check_gradients(padded, B, unbatched, True, dy, None)
     assert checked is not None
-    return np.where(active[..., None], checked, layer.dtype.type(0))
+    return np.where(active[..., None], checked[:T], layer.dtype.type(0))
+
+
+def extended(array: Array, steps: int) -> Array:
+    """With zeros after its last step."""
+    result = np.zeros((steps, *array.shape[1:]), array.dtype)
+    result[: len(array)] = array
+    return result
 
 
 def alone(layer: Layer, place: int) -> Layer:
@@ -74,7 +82,7 @@ def alone(layer: Layer, place: int) -> Layer:
     )
     one._batch_first, one._dropout = False, 0.0
     names = {name: name.removesuffix("_l0") + suffix for name in one._spec.weight_shapes()}
-    one._hold({name: layer.weights[name_there] for name, name_there in names.items()})
+    one._hold({name: layer.weights.own[name_there] for name, name_there in names.items()})
     return one
 
 

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Generic, Optional, overload
+from typing import TYPE_CHECKING, Any, Generic, Optional, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -86,13 +86,13 @@ class Layer(Generic[S]):
         self._backend = options.check_choice("backend", backend, ("native", "reference"))
         if self._dropout > 0 and spec.num_layers == 1:
             warnings.warn("dropout acts between layers: it has no effect with num_layers=1", stacklevel=3)
+        checked_dtype = options.check_dtype(dtype)
+        functions = options.check_activations(
+            usual if activations is None else activations, spec.family, spec.num_directions
+        )
+        options.check_parameters(functions, checked_dtype)
         self._spec = replace(
-            spec,
-            activations=options.check_activations(
-                usual if activations is None else activations, spec.family, spec.num_directions
-            ),
-            clip=options.check_clip(clip),
-            dtype=options.check_dtype(dtype),
+            spec, activations=functions, clip=options.check_clip(clip, checked_dtype), dtype=checked_dtype
         )
         self._isa = isa
         self._activations = options.plain(activations)
@@ -112,7 +112,7 @@ class Layer(Generic[S]):
 
     def _make_network(self) -> _core.Network:
         parts = [
-            [self._weights._arrays.get(name + suffix) for name in self._spec.part_weights]
+            [self._weights.own.get(name + suffix) for name in self._spec.part_weights]
             for *_, suffix in self._spec.parts()
         ]
         return _core.Network(self._spec, self._batch_first, parts, self._isa)
@@ -175,7 +175,14 @@ class Layer(Generic[S]):
 
     @property
     def num_parameters(self) -> int:
-        return sum(array.size for array in self._weights.values())
+        return sum(array.size for array in self._weights.own.values())
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What only a frozen layer has."""
+            hint = ": it is a frozen layer's, layer.freeze().stream()" if name == "stream" else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         shown = [f"{self.input_size}, {self.hidden_size}"]
@@ -427,7 +434,7 @@ class Layer(Generic[S]):
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the weights by name."""
-        return {name: array.copy() for name, array in self._weights.items()}
+        return {name: array.copy() for name, array in self._weights.own.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Cast and copy all weights from arrays by name, or change nothing.
@@ -439,13 +446,7 @@ class Layer(Generic[S]):
         ValueError
             Naming every missing, unexpected and misshapen entry.
         """
-        arrays = check_weights(state_dict, self._spec.weight_shapes())
-        copies = {name: array.astype(self.dtype) for name, array in arrays.items()}
-        for name, target in self._weights.items():
-            if not target.flags.writeable:
-                raise ValueError(f"{name}: expected a writable array to copy into, got a read-only one")
-        for name, array in copies.items():
-            self._weights[name] = array
+        self._weights.copy_in(check_weights(state_dict, self._spec.weight_shapes()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and options to a safetensors file, whole or not at all; `rnnkern.load` reads it.
@@ -470,7 +471,7 @@ class Layer(Generic[S]):
         return {option.name: values[option.name] for option in options if values[option.name] != option.default}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_weights": dict(self._weights), "_network": None}
+        return {**vars(self), "_weights": self._weights.own, "_network": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -512,18 +513,22 @@ class Layer(Generic[S]):
         watch: bool = False,
     ) -> tuple[Array, S, Tape]:
         given, initial, checked_lengths, unbatched = self._network.check(x, state, lengths)
-        sequences = given.view()  # the user's array may be given another shape in place
-        y, last, tape = reference.forward(self._spec, self._weights, sequences, initial, checked_lengths, masks or None)
+        # The user's array may be given another shape in place; one of another class may refer to the tape, a cycle that
+        # Python does not see.
+        sequences = given.view() if type(x) is np.ndarray else given.copy()
+        y, last, tape = reference.forward(
+            self._spec, self._weights.own, sequences, initial, checked_lengths, masks or None
+        )
         if return_sequence:
             y = self._as_given(y, unbatched)
         else:
             y = self._last_outputs(last[0])[0 if unbatched else slice(None)]
-        watched = (sequences, y.view(), *self._weights.values()) if watch else ()
+        watched = (sequences, y.view(), *self._weights.own.values()) if watch else ()
         return y, self._state_of(last, unbatched), Tape(self._network, tape, unbatched, return_sequence, watched)
 
     def _reference_step(self, x_t: Array, state: Optional[S], out: Optional[Array]) -> tuple[Array, S]:
         sequences, initial, unbatched = self._network.check_step(x_t, state, out)
-        y, last, _ = reference.forward(self._spec, self._weights, sequences, initial)
+        y, last, _ = reference.forward(self._spec, self._weights.own, sequences, initial)
         y_t = y[0, 0] if unbatched else y[0]
         if out is not None:
             out[...] = y_t
@@ -542,7 +547,7 @@ class Layer(Generic[S]):
         if gradients is not None and not tape._return_sequence:
             states = self._with_last_outputs(states, gradients)
             gradients = None
-        dx, initial, weights = reference.backward(self._spec, self._weights, tape._content, gradients, states)
+        dx, initial, weights = reference.backward(self._spec, self._weights.own, tape._content, gradients, states)
         return Gradients(
             self._as_given(dx, tape._unbatched) if "x" in wanted else None,
             self._state_of(initial, tape._unbatched) if "state" in wanted else None,

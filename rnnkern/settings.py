@@ -106,7 +106,7 @@ def explain(layer: Layer | FrozenLayer, T: int, B: int, lengths: Any = None) -> 
     if plan["units"] > 1:
         parts.append(f"the hidden units in {plan['units']} groups, which wait for each other at every step")
     split = "; ".join(parts) or "nothing is split: one thread does it all"
-    steps = T * B if lengths is None else sum(int(n) for n in lengths)
+    steps = plan["steps"]
     between = 3 if getattr(layer, "dropout", 0) else 1  # outputs of inner layers; with their masks and products
     inner = (spec.num_layers - 1) * T * B * spec.num_directions * spec.output_size * between
     values = steps * spec.hidden_size * plan["kept_values"] * spec.num_directions * spec.num_layers

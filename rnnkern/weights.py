@@ -12,33 +12,48 @@ from .spec import Array
 
 
 class Weights(MutableMapping[str, Array]):
-    """A layer's weights by name: fixed keys, live arrays. Assigning copies into the array."""
+    """A layer's weights by name: fixed keys, live arrays. Assigning copies into the array.
+
+    Attributes
+    ----------
+    own : dict
+        The arrays as the layer reads them. A user has views, which may be given another shape or dtype in place.
+    """
 
     def __init__(self, arrays: dict[str, Array]) -> None:
-        self._arrays = arrays
+        self.own = arrays
+        self._views = {name: array.view() for name, array in arrays.items()}
+
+    def copy_in(self, values: Mapping[str, Array]) -> None:
+        """Cast and copy arrays of the right shapes, all or none."""
+        for name in values:
+            if not self._views[name].flags.writeable:
+                raise ValueError(f"{name}: expected a writable array to copy into, got a read-only one")
+        copies = {name: array.astype(self.own[name].dtype) for name, array in values.items()}
+        for name, array in copies.items():
+            self.own[name][...] = array
 
     def __getitem__(self, name: str) -> Array:
         try:
-            return self._arrays[name]
+            return self._views[name]
         except KeyError:
-            raise KeyError(f"{name}: expected one of {', '.join(self._arrays)}") from None
+            raise KeyError(f"{name}: expected one of {', '.join(self.own)}") from None
 
     def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
-        target = self[name]
-        if value is not target:  # as after `weights[name] += ...`
-            target[...] = check_weight(name, value, target.shape)
+        if value is not self[name]:  # as after `weights[name] += ...`
+            self.copy_in({name: check_weight(name, value, self.own[name].shape)})
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{name}: the weights of a layer can't be removed")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
+        return iter(self.own)
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self.own)
 
     def __repr__(self) -> str:
-        return "{" + ", ".join(f"{name}: {array.shape}" for name, array in self._arrays.items()) + "}"
+        return "{" + ", ".join(f"{name}: {array.shape}" for name, array in self.own.items()) + "}"
 
 
 CACHE_LINE = 64
@@ -74,6 +89,10 @@ def check_weights(given: Mapping[str, npt.ArrayLike], shapes: Mapping[str, tuple
 
 def check_weight(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     """`value` as an array of real numbers of this shape."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected real numbers of shape {shape}, got a masked array; its filled(0) has no mask"
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:  # lists of different lengths

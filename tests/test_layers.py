@@ -407,6 +407,24 @@ def test_load_state_dict_tells_everything_and_changes_nothing():
         np.testing.assert_array_equal(layer.weights[name], weight)
 
 
+@both
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, of setting these
+@pytest.mark.parametrize("look", [{"shape": (6, 24)}, {"dtype": np.int8}, {"strides": (0, 0)}])
+def test_the_looks_of_a_live_array_are_the_users(look, backend):
+    """It may be given another shape in place, say: the layer has its own."""
+    layer, other = make("LSTM", backend=backend), make("LSTM", backend=backend, seed=1)
+    for name, value in look.items():
+        setattr(layer.weights["weight_hh_l0"], name, value)
+    for way in WAYS.values():
+        assert_same_bits(way(layer), way(make("LSTM", backend=backend)))
+    layer.load_state_dict(other.state_dict())
+    for name, weight in layer.state_dict().items():
+        assert_same_bits(weight, other.weights[name], name)
+    layer.weights["weight_hh_l0"] = np.zeros((24, 6))
+    assert not layer.state_dict()["weight_hh_l0"].any()
+    assert layer.num_parameters == other.num_parameters
+
+
 def test_load_state_dict_from_the_own_arrays():
     layer = make("RNN", 6, 6)
     ih, hh = layer.weights["weight_ih_l0"], layer.weights["weight_hh_l0"]
@@ -890,6 +908,38 @@ def test_reset_of_some_rows(rows, backend):
     expected[:, rows if not isinstance(rows, tuple) else list(rows)] = 0
     stream.reset(rows)
     assert_same_bits(stream.state, expected)
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda stream: pickle.loads(pickle.dumps(stream)),
+}
+
+
+@both
+@every
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copied_stream_goes_on_from_the_same_state(way, kind, backend):
+    stream = make(kind, backend=backend).freeze().stream(3)
+    stream.run(x[:2])
+    copied = COPIES[way](stream)
+    expected = stream.run(x[2:])
+    assert_same_bits(copied.run(x[2:]), expected)
+    copied.reset()
+    assert not np.array_equal(copied.step(x[0]), stream.step(x[0]))
+
+
+def test_copies_of_a_stream_share_the_frozen_layer():
+    frozen = make("GRU").freeze()
+    assert copy.deepcopy({"one": frozen.stream(), "two": frozen})["one"]._frozen is frozen
+
+
+@both
+def test_the_callback_of_generate_may_change_what_it_gets(backend):
+    frozen = make("GRU", 6, 6, backend=backend).freeze()
+    y = frozen.stream().generate(np.ones((1, 6), np.float32), lambda y: np.negative(y, out=y), 3)
+    assert_same_bits(y, frozen.stream().generate(np.ones((1, 6), np.float32), lambda y: -y, 3))
 
 
 @both

@@ -190,6 +190,6 @@ def schedule(x: Array, lengths: Array | None, direction: int) -> Iterator[tuple[
     """For each step of a direction the times and the rows that it works on."""
     steps, batch = x.shape[:2]
     ends = np.full(batch, steps) if lengths is None else np.asarray(lengths)
-    for step in range(steps):
+    for step in range(max(ends, default=0)):
         rows = np.flatnonzero(ends > step)
         yield ends[rows] - 1 - step if direction else np.full_like(rows, step), rows
