@@ -5,11 +5,18 @@ names and shapes.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 # Run from a checkout, its Python files come first and the compiled part from where the package is installed.
 __path__ = extend_path(__path__, __name__)
+
+if find_spec(f"{__name__}._core") is None:
+    raise ImportError(
+        f"rnnkern: its compiled part is missing, {__path__[0]} has the Python files only. "
+        "Compile and install it: in the checkout, pip install ."
+    )
 
 from .cross_entropy import OutputGradients, linear_cross_entropy
 from .frozen import FrozenLayer, Stream

@@ -43,7 +43,7 @@ _COMMON_PARAMETERS = """
     bidirectional : bool
         Also run the sequences backwards, with weights of their own; outputs are concatenated.
     dtype : float32 or float64
-    seed : int, optional
+    seed : int or sequence of ints, optional
         Of the initial weights, uniform in ±1/sqrt(H), and of dropout.
     backend : "native" or "reference"
         The kernels, or their NumPy twins.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any, Literal, Optional
 
 import numpy as np
@@ -41,7 +42,16 @@ USUAL = of_each_cell(
 
 def describe(value: object) -> str:
     """What came, for an error message."""
-    return f"{type(value).__name__} {value!r}"
+    return f"{type(value).__name__} {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    """A short `repr` of anything."""
+    try:
+        text = repr(value)
+    except Exception:
+        return "that can't be printed"  # an integer of thousands of digits, lists within lists within lists
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_size(name: str, value: object, least: int = 1, most: int = 2**31 - 1) -> int:
@@ -53,17 +63,27 @@ def check_size(name: str, value: object, least: int = 1, most: int = 2**31 - 1) 
     except TypeError:
         raise TypeError(f"{name}: expected an integer >= {least}, got {describe(value)}") from None
     if size < least:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {size}")
+        raise ValueError(f"{name}: expected an integer >= {least}, got {_shown(size)}")
     if size > most:
-        raise ValueError(f"{name}: expected an integer <= {most}, got {size}")
+        raise ValueError(f"{name}: expected an integer <= {most}, got {_shown(size)}")
     return size
 
 
 def check_seed(value: Any) -> np.random.SeedSequence:
-    try:
-        return np.random.SeedSequence(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"seed: expected None or an integer >= 0, got {describe(value)}") from None
+    """None, an integer, or a sequence of integers (not of sequences)."""
+    if value is None:
+        return np.random.SeedSequence()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    several = isinstance(value, (list, tuple, range))
+    numbers = list(islice(value, len(value))) if several else [value]
+    for number in numbers:
+        if isinstance(number, (bool, np.bool_)) or not hasattr(number, "__index__"):
+            raise TypeError(f"seed: expected None, an integer >= 0 or a sequence of such, got {describe(value)}")
+    integers = [operator.index(number) for number in numbers]
+    if min(integers, default=0) < 0:
+        raise ValueError(f"seed: expected None, an integer >= 0 or a sequence of such, got {describe(value)}")
+    return np.random.SeedSequence(integers if several else integers[0])
 
 
 def check_bool(name: str, value: object) -> bool:
@@ -75,7 +95,10 @@ def check_bool(name: str, value: object) -> bool:
 def check_number(name: str, value: object) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {describe(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number in the range of float64, got {describe(value)}") from None
 
 
 def plain(value: Any) -> Any:
@@ -94,13 +117,14 @@ def check_dropout(value: object) -> float:
     return dropout
 
 
-def check_clip(value: object) -> Optional[float]:
+def check_clip(value: object, dtype: np.dtype[Any] = np.dtype(np.float64)) -> Optional[float]:
+    """A bound > 0; None where no number of the dtype is beyond it."""
     if value is None:
         return None
     clip = check_number("clip", value)
     if not clip > 0.0:
         raise ValueError(f"clip: expected a number > 0 or None, got {clip}")
-    return None if math.isinf(clip) else clip
+    return clip if clip <= float(np.finfo(dtype).max) else None
 
 
 def check_coupled(value: object) -> Optional[Literal["i", "f"]]:
@@ -169,3 +193,11 @@ def check_activations(value: Any, family: Family, directions: int) -> tuple[tupl
         return functions[:count], functions[count:]
     either = f"{count} or {2 * count}" if directions == 2 else f"{count}"
     raise ValueError(f"activations: expected {either} functions, got {len(functions)}")
+
+
+def check_parameters(activations: tuple[tuple[Activation, ...], ...], dtype: np.dtype[Any]) -> None:
+    """A ValueError if alpha or beta of a function is beyond the numbers of the dtype."""
+    largest = float(np.finfo(dtype).max)
+    for name, *parameters in chain.from_iterable(activations):
+        if max(map(abs, parameters)) > largest:
+            raise ValueError(f"activations: expected parameters of {name} up to {largest}, got {parameters}")

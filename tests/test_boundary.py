@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +38,7 @@ def state(batch=B, parts=1, dtype=np.float32):
 def message(error, call):
     with pytest.raises(error) as caught:
         call()
-    assert caught.type is error
+    assert caught.type is error or isinstance(error, tuple)
     return str(caught.value)
 
 
@@ -141,6 +144,100 @@ def test_what_a_message_says():
         assert part in text
     assert "list" in message(TypeError, lambda: lstm()(x.tolist()))
     assert "(B, T, 4)" in message(ValueError, lambda: lstm(batch_first=True)(ones(T, B, I + 1)))
+
+
+class TensorLike:
+    """As PyTorch's are."""
+
+    def detach(self):
+        raise AssertionError
+
+    __array__ = detach
+
+
+MESSAGES = {  # what was done, and the end of what it says
+    "another dtype": (
+        lambda layer: layer(ones(T, B, I, dtype=np.float64)),
+        f"got float64 array of shape ({T}, {B}, {I}); x.astype(np.float32) converts it, "
+        "or make the layer with dtype=np.float64",
+    ),
+    "integers": (
+        lambda layer: layer(ones(T, B, I, dtype=int)),
+        f"got int64 array of shape ({T}, {B}, {I}); x.astype(np.float32) converts it",
+    ),
+    "a state's dtype": (
+        lambda layer: layer(ones(T, B, I), state(dtype=np.float64)),
+        f"got float64 array of shape (1, {B}, {H}); state[0].astype(np.float32) converts it",
+    ),
+    "complex numbers": (lambda layer: layer(ones(T, B, I, dtype=complex)), f"array of shape ({T}, {B}, {I})"),
+    "a list": (lambda layer: layer([[1.0] * I]), "got list; np.asarray(x, np.float32) makes one"),
+    "a tensor": (
+        lambda layer: layer(TensorLike()),
+        "TensorLike; x.detach().numpy() is one, and rnnkern.torch has layers for tensors",
+    ),
+    "a masked array": (
+        lambda layer: layer(np.ma.masked_array(ones(T, B, I))),
+        f"got masked float32 array of shape ({T}, {B}, {I}); its mask would be lost, x.filled(0) has none",
+    ),
+    "(h, c) for h": (
+        lambda layer: rnnkern.GRU(I, H, backend=layer.backend)(ones(T, B, I), state()),
+        f"state: expected a float32 array of shape (1, {B}, {H}), got tuple; h alone, only an LSTM has c",
+    ),
+    "h for (h, c)": (
+        lambda layer: layer(ones(T, B, I), state()[0]),
+        f"state: expected a tuple (h, c), got float32 array of shape (1, {B}, {H})",
+    ),
+    "(h,) for (h, c)": (
+        lambda layer: layer(ones(T, B, I), state()[:1]),
+        "state: expected a tuple (h, c), got a tuple of 1",
+    ),
+    "a state for the other axis": (
+        lambda layer: layer(ones(T, B, I), state(batch=T)),
+        f"got float32 array of shape (1, {T}, {H}); are the axes of time and batch the other way round (batch_first)?",
+    ),
+    "lengths for the other axis": (
+        lambda layer: layer(ones(3, 7, I), lengths=[5, 3, 2]),
+        "lengths: expected 7 integers in 1..3, got 3 integers; are the axes of time and batch the other way round "
+        "(batch_first)?",
+    ),
+    "too few lengths": (
+        lambda layer: layer(ones(T, 4, I), lengths=[9]),
+        f"lengths: expected 4 integers in 1..{T}, got 1 integer",
+    ),
+    "a length": (
+        lambda layer: layer(ones(T, B, I), lengths=[1, 2, T + 1]),
+        f"lengths: expected {B} integers in 1..{T}, got {T + 1}",
+    ),
+    "a length of thousands of digits": (
+        lambda layer: layer(ones(T, B, I), lengths=[1, 2, 10**5000]),
+        f"lengths: expected {B} integers in 1..{T}, got one of more than 63 bits",
+    ),
+}
+
+
+@pytest.mark.parametrize("deed", MESSAGES)
+def test_what_helps(deed):
+    call, end = MESSAGES[deed]
+    text = same_message((TypeError, ValueError), lambda backend: call(lstm(backend)))
+    assert text.endswith(end)
+
+
+def test_a_live_layer_has_no_stream():
+    layer = rnnkern.GRU(I, H)
+    assert not hasattr(layer, "stream")
+    with pytest.raises(AttributeError, match=r"'GRU' object has no attribute 'stream': .*freeze\(\)\.stream\(\)"):
+        layer.stream(1)
+    with pytest.raises(AttributeError, match=r"'GRU' object has no attribute 'steam'$"):
+        layer.steam(1)
+
+
+def test_a_checkout_that_is_not_installed(tmp_path):
+    package = tmp_path / "rnnkern"
+    shutil.copytree(Path(rnnkern.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rnnkern"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1].startswith("ImportError: rnnkern: its compiled part is missing")
+    assert "pip install ." in done.stderr
 
 
 WRONG_STATES = {
@@ -338,8 +435,16 @@ def test_stream_errors(backend):
         (lambda: stream.run(ones(T, B + 1, I)), ValueError),
         (lambda: stream.run(ones(T, I)), ValueError),
         (lambda: stream.run([1]), TypeError),
-        (lambda: stream.reset(rows=[B]), (ValueError, IndexError)),
-        (lambda: stream.reset(rows="a"), (TypeError, ValueError, IndexError)),
+        (lambda: stream.run(ones(T, B, I + 1)), ValueError),
+        (lambda: stream.reset(rows=[0, B]), ValueError),
+        (lambda: stream.reset(rows=2**63), ValueError),
+        (lambda: stream.reset(rows=[True] * (B + 1)), ValueError),
+        (lambda: stream.reset(rows="a"), TypeError),
+        (lambda: stream.reset(rows=1.0), TypeError),
+        (lambda: stream.generate(x, lambda y: 1 / 0, 3), ZeroDivisionError),
+        (lambda: stream.generate(x, lambda y: y, 3), ValueError),
+        (lambda: stream.generate(x, lambda y: x.astype(np.float64), 3), TypeError),
+        (lambda: stream.generate(x, lambda y: None, 3), TypeError),
         (lambda: setattr(stream, "state", before[0]), TypeError),
         (lambda: setattr(stream, "state", (before[0][:, :1], before[1])), ValueError),
     ]:
@@ -347,6 +452,11 @@ def test_stream_errors(backend):
             call()
         for now, then in zip(stream.state, before):
             np.testing.assert_array_equal(now, then)
+    fresh = lstm(backend).freeze().stream(B)
+    assert message(ValueError, lambda: fresh.run(ones(T, I))) == (
+        f"x: expected a float32 array of shape (T, {B}, {I}), got float32 array of shape ({T}, {I})"
+    )
+    assert_same_bits(fresh.step(x), lstm(backend).step(x)[0])
     frozen = lstm(backend).freeze()
     for size, error in [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), ("2", TypeError)]:
         with pytest.raises(error, match=r"^batch_size: "):
@@ -380,6 +490,10 @@ def test_sizes_that_overflow(kind, arguments):
     with pytest.raises((ValueError, MemoryError)):
         getattr(rnnkern, kind)(*arguments)
 
+
+NESTED: list = []
+for _ in range(60_000):
+    NESTED = [NESTED]
 
 WRONG_OPTIONS = [
     ("LSTM", {"bias": 1}, TypeError),
@@ -426,6 +540,24 @@ WRONG_OPTIONS = [
     ("LSTM", {"seed": "a"}, TypeError),
     ("LSTM", {"seed": -1}, ValueError),
     ("LSTM", {"seed": 1.5}, TypeError),
+    ("LSTM", {"seed": True}, TypeError),
+    ("LSTM", {"seed": [1, [2]]}, TypeError),
+    ("LSTM", {"seed": [1, -2]}, ValueError),
+    ("LSTM", {"seed": np.random.default_rng(0)}, TypeError),
+    ("LSTM", {"seed": itertools.count()}, TypeError),
+    ("LSTM", {"seed": NESTED}, TypeError),
+    ("LSTM", {"clip": 10**400}, ValueError),
+    ("LSTM", {"clip": -(10**400)}, ValueError),
+    ("LSTM", {"clip": 10**5000}, ValueError),
+    ("LSTM", {"clip": NESTED}, TypeError),
+    ("LSTM", {"dropout": 10**400}, ValueError),
+    ("LSTM", {"proj_size": 10**5000}, ValueError),
+    ("LSTM", {"proj_size": -(10**5000)}, ValueError),
+    ("RNN", {"activations": (("Elu", 10**400),)}, ValueError),
+    ("RNN", {"activations": (("Affine", 1e39),)}, ValueError),
+    ("RNN", {"activations": (("Affine", 1.0, -1e300),)}, ValueError),
+    ("RNN", {"activations": (("Elu", np.longdouble("1e4000")),)}, ValueError),
+    ("RNN", {"activations": NESTED}, TypeError),
     ("LSTM", {"_isa": "sse9"}, ValueError),
 ]
 
@@ -434,8 +566,42 @@ WRONG_OPTIONS = [
 def test_wrong_options(kind, options, error):
     text = message(error, lambda: getattr(rnnkern, kind)(I, H, **options))
     (name,) = options
-    assert name in text or name in ("_isa", "seed")
+    assert name in text or name == "_isa"
     assert "expected" in text
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize("seed", [3, 2**70, [1, 2], (1, 2), range(3), np.int64(3), np.array([1, 2]), np.array(3), []])
+def test_seeds(seed):
+    """As NumPy's, where that takes it."""
+    plain = seed.tolist() if isinstance(seed, np.ndarray) else seed
+    expected = np.random.default_rng(np.random.SeedSequence(plain).spawn(2)[0]).uniform(-1, 1, (H, I))
+    np.testing.assert_array_equal(rnnkern.RNN(I, 1, seed=seed).weights["weight_ih_l0"][0], expected[0].astype("f4"))
+
+
+def test_parameters_of_float64_may_be_larger():
+    layer = rnnkern.RNN(I, H, activations=(("Affine", 1e300),), dtype=np.float64)
+    assert np.isfinite(layer(np.full((1, 1, I), 1e-200))[0]).all()
+    assert rnnkern.RNN(I, H, clip=1e300).clip is None  # beyond every float32
+    assert rnnkern.RNN(I, H, clip=1e300, dtype=np.float64).clip == 1e300
+
+
+@pytest.mark.parametrize("number", [2**70, 10**5000], ids=["large", "of thousands of digits"])
+def test_numbers_beyond_64_bits(number):
+    layer = lstm()
+    stream = layer.freeze().stream()
+    for name, call in [
+        ("n", lambda: rnnkern.set_num_threads(number)),
+        ("n", lambda: rnnkern.num_threads(number).__enter__()),
+        ("T", lambda: rnnkern.explain(layer, number, 1)),
+        ("B", lambda: rnnkern.explain(layer, 1, number)),
+        ("batch_size", lambda: layer.freeze().stream(number)),
+        ("steps", lambda: stream.generate(ones(1, I), lambda y: ones(1, I), number)),
+        ("rows", lambda: stream.reset(number)),
+        ("rows", lambda: stream.reset([number])),
+        ("ignore_index", lambda: rnnkern.linear_cross_entropy(*[None] * 4, ignore_index=number)),
+    ]:
+        assert message(ValueError, call).startswith(f"{name}: expected an in")
 
 
 def test_unknown_option():

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from .. import _core
 from .._core import Layout
-from ..options import check_activations
+from ..options import check_activations, check_parameters
 from ..spec import Family, Spec
 
 DTYPES: dict[torch.dtype, np.dtype[Any]] = {
@@ -127,6 +127,7 @@ def network_of(
     activations = options.activations
     if not activations or isinstance(activations[0], str):
         activations = check_activations(activations, options.family, 2 if bidirectional else 1)
+    check_parameters(activations, DTYPES[dtype])
     return Network(
         Spec(
             options.family,
