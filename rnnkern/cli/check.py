@@ -8,16 +8,12 @@ from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 
 import rnnkern
 
 from .. import _core, reference
 from ..spec import Array
 from .errors import bound, relative_error
-from .report import console, new_table
 
 LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "RNN tanh": ("RNN", {}),
@@ -81,21 +77,23 @@ class Error:
         return self.relative / self.allowed if self.relative >= 0 else np.inf
 
 
+ROW = "{:<20}  {:<7}  {:<12}  {:>9}  {:>8}  {:>7}  {:>9}  {:>8}  {:>7}  {:<33}  {}"
+
+
 def run() -> int:
     """Print a table of errors. The exit code is 1 when a result is farther off than its bound, or NaN."""
-    out = console()
     isas = [name for name, can_run, _ in _core.isas() if can_run]
     jobs = [(layer, dtype, isa) for layer in LAYERS for dtype in DTYPES for isa in isas]
-    table = new_table("Largest error against NumPy in float64, relative to the largest value, and in ulp of it")
-    for column in ("layer", "dtype", "instructions"):
-        table.add_column(column, overflow="fold")
-    for column in ("forward", "ulp", "allowed", "gradients", "ulp", "allowed"):
-        table.add_column(column, justify="right", overflow="fold")
-    table.add_column("worst, at T,B,I,H", overflow="fold")
-    table.add_column()
+    print("Largest error against NumPy in float64, relative to the largest value, and in ulp of it\n")
+    errors_of = ("ulp", "allowed")
+    print(
+        ROW.format(
+            "layer", "dtype", "instructions", "forward", *errors_of, "gradients", *errors_of, "worst", ""
+        ).rstrip()
+    )
     failures = 0
     truths: dict[str, list[dict[str, Array]]] = {}
-    for layer, dtype, isa in track(jobs, description="checking", console=out, transient=True):
+    for layer, dtype, isa in jobs:
         if layer not in truths:
             truths = {layer: [compute(layer, sizes, DTYPES[1], backend="reference") for sizes in SIZES]}
         errors = list(compare(layer, dtype, isa, truths[layer]))
@@ -109,15 +107,11 @@ def run() -> int:
             for e in (forward, backward)
             for cell in (f"{e.relative:.1e}", f"{e.relative / eps:.3g}", f"{e.allowed / eps:.0f}")
         ]
-        verdict = Text("FAIL", style="bold red") if failed else Text("ok", style="green")
         worst = max(forward, backward, key=lambda e: e.badness)
-        table.add_row(layer, dtype.name, isa, *cells, f"{worst.name} {worst.sizes}", verdict)
-    out.print(table)
-    functions, failed_functions = function_table(isas)
-    out.print(functions)
-    failures += failed_functions
-    agree = f"[green]all {len(jobs)} rows and the functions agree[/]"
-    out.print(f"[bold red]{failures} failed[/]" if failures else agree)
+        verdict = "FAIL" if failed else "ok"
+        print(ROW.format(layer, dtype.name, isa, *cells, f"{worst.name} at {worst.sizes}", verdict), flush=True)
+    failures += check_functions(isas)
+    print(f"\n{failures} failed" if failures else f"\nall {len(jobs)} rows and the functions agree; sizes are T,B,I,H")
     return 1 if failures else 0
 
 
@@ -192,21 +186,22 @@ FUNCTIONS: dict[str, tuple[Any, int]] = {
 """In a wider type, and the promised bound in ulp."""
 
 
-def function_table(isas: list[str]) -> tuple[Table, int]:
-    """Errors of the activations over samples of all exponents, and how many are above their bounds."""
-    table = new_table("Largest error of the functions in ulp")
-    for column in ("function", "dtype", *isas, "allowed"):
-        table.add_column(column, justify="left" if column in ("function", "dtype") else "right")
+def check_functions(isas: list[str]) -> int:
+    """Print errors of the activations over samples of all exponents; return how many are above their bounds."""
+    row = "{:<8}  {:<7}" + "  {:>12}" * (len(isas) + 1) + "  {}"
+    print("\nLargest error of the functions in ulp\n")
+    print(row.format("function", "dtype", *isas, "allowed", "").rstrip())
     failures = 0
     for name, (_, allowed) in FUNCTIONS.items():
         for dtype, wide in ((DTYPES[0], np.dtype(np.float64)), (DTYPES[1], np.dtype(np.longdouble))):
             if np.finfo(wide).eps >= np.finfo(dtype).eps:
                 continue  # no wider type here
             worst = [worst_ulp(name, dtype, wide, isa) for isa in isas]
-            cells = [Text(f"{ulp:.2f}", style="green" if ulp <= allowed else "bold red") for ulp in worst]
-            table.add_row(name, dtype.name, *cells, str(allowed))
-            failures += sum(not ulp <= allowed for ulp in worst)
-    return table, failures
+            failed = sum(not ulp <= allowed for ulp in worst)
+            cells = (f"{ulp:.2f}" for ulp in worst)
+            print(row.format(name, dtype.name, *cells, allowed, "FAIL" if failed else "ok"), flush=True)
+            failures += failed
+    return failures
 
 
 def worst_ulp(name: str, dtype: np.dtype[Any], wide: npt.DTypeLike, isa: str) -> float:
