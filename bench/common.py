@@ -18,7 +18,7 @@ from rich.text import Text
 
 import rnnkern
 from rnnkern.__main__ import positive
-from rnnkern.cli import machine
+from rnnkern.cli import machine, measure
 from rnnkern.cli.bench import check_outputs, equal_threads
 from rnnkern.cli.case import CELLS, Case, Problem
 from rnnkern.cli.contenders import Frozen, Live
@@ -45,6 +45,17 @@ def limited(call: Call, threads: int) -> Call:
             return call()
 
     return run
+
+
+disturbed: list[str] = []
+"""What other programs did to timings of this process."""
+
+
+def medians(calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
+    """By name: seconds of a call; they take turns. What was disturbed is noted for `write`."""
+    timings = measure.interleave(calls, seconds, {})
+    disturbed.extend(f"{name} {timing.disturbed}" for name, timing in timings.items() if timing.disturbed)
+    return {name: timing.median for name, timing in timings.items()}
 
 
 def figure(value: float | None, *, at_least: float | None = None, at_most: float | None = None) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def parser(description: str, *, cells: bool = True, plot: bool = False, seconds:
     if cells:
         root.add_argument("--cell", action="append", choices=CELLS, help="repeatable; default: all")
     root.add_argument("--threads", type=positive, metavar="N", help="default: rnnkern's")
-    help_text = f"aim to measure for so long (default: {seconds}); nothing is measured less than three times"
+    help_text = f"aim to measure for so long (default: {seconds}); everything is measured once at least"
     root.add_argument("--seconds", type=positive, default=seconds, metavar="S", help=help_text)
     root.add_argument("--quick", action="store_true", help="tiny sizes, once: does the program work?")
     root.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
@@ -120,7 +131,9 @@ def track(out: Console, items: Sequence[Any]) -> Iterator[Any]:
 
 
 def write(options: argparse.Namespace, out: Console, results: Any) -> None:
-    """Write the JSON, where one is wanted."""
+    """Say what was disturbed, and write the JSON where one is wanted."""
+    if disturbed:
+        out.print(f"Other programs disturbed {len(disturbed)} timings; the first: {disturbed[0]}", style="yellow")
     if not options.json:
         return
     left_out = ("json", "plot", "fail")
@@ -129,6 +142,7 @@ def write(options: argparse.Namespace, out: Console, results: Any) -> None:
         "machine": machine.describe(),
         "versions": {name: machine.version(name) for name in ("numpy", "torch")},
         "settings": {name: value for name, value in vars(options).items() if name not in left_out},
+        "disturbed": disturbed,
         "results": results,
     }
     write_json(out, options.json, record)

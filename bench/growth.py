@@ -6,14 +6,13 @@ Where a line bends, the working set (weights, x and y) may have outgrown a cache
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import WAYS, make_calls, parser, started, track, write
+from common import WAYS, make_calls, medians, parser, started, track, write
 from matplotlib.figure import Figure
 
-from rnnkern.cli import measure, probes
+from rnnkern.cli import probes
 from rnnkern.cli.case import Case, Shape
 from rnnkern.cli.report import duration, new_table, write_picture
 
@@ -57,7 +56,7 @@ def measure_sweep(sweep: Sweep, way: str, seconds: float) -> dict[int, float]:
     calls = {str(size): make_calls(sweep.case(size), [way])[way] for size in sweep.sizes}
     for call in calls.values():
         call()
-    return {int(size): median(times) for size, times in measure.interleave(calls, seconds, {}).items()}
+    return {int(size): median for size, median in medians(calls, seconds).items()}
 
 
 def summary(sweep: Sweep, times: Mapping[int, float]) -> dict[str, Any]:

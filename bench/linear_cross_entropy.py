@@ -13,12 +13,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import figure, in_new_process, parser, shown, started, summarise, track, write
+from common import figure, in_new_process, medians, parser, shown, started, summarise, track, write
 from memory import PR_SET_THP_DISABLE, STATUS, forget, resident
 
 import rnnkern
 from rnnkern import reference
-from rnnkern.cli import machine, measure
+from rnnkern.cli import machine
 from rnnkern.cli.report import duration, new_table
 
 FASTER = 1.0
@@ -119,7 +119,7 @@ def check(size: Size, calls: dict[str, Callable[[], Results]]) -> None:
 def measure_size(size: Size, who: list[str], way: str, seconds: float, threads: int, repeats: int) -> dict[str, Any]:
     calls = {name: WHO[name](size, way) for name in who}
     check(size, calls)
-    times = {name: median(values) for name, values in measure.interleave(calls, seconds, {}).items()}
+    times = medians(calls, seconds)
     peaks = {name: median(in_new_process(peak, name, way, size, threads) for _ in range(repeats)) for name in who}
     speed_up = times["torch"] / times["rnnkern"] if "torch" in who else None
     return {

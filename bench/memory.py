@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import figure, in_new_process, parser, shown, started, summarise, track, write
+from common import figure, in_new_process, medians, parser, shown, started, summarise, track, write
 
 import rnnkern
 from rnnkern.cli import machine, measure
@@ -132,8 +132,8 @@ def recompute_time(cell: str, shape: Shape, seconds: float) -> float:
     calls = {str(again): own(problem, again)[0] for again in (False, True)}
     for call in calls.values():
         call()
-    times = measure.interleave(calls, seconds, {})
-    return median(times["True"]) / median(times["False"])
+    times = medians(calls, seconds)
+    return times["True"] / times["False"]
 
 
 def judge(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,11 @@ users do: our layers take and give padded arrays. All results are compared with 
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
-from common import figure, parser, shown, started, summarise, track, write
+from common import figure, medians, parser, shown, started, summarise, track, write
 
-from rnnkern.cli import machine, measure
+from rnnkern.cli import machine
 from rnnkern.cli.bench import prepare
 from rnnkern.cli.case import Case, Shape
 from rnnkern.cli.contenders import Contender, Frozen, Live
@@ -43,7 +42,7 @@ def measure_case(case: Case, peers: list[type[Contender]], seconds: float) -> li
         if failed:
             raise SystemExit(f"{case}: {failed}")
         calls = {"full": full[own.name], "ragged": ragged.pop(own.name), **ragged}
-        times = {name: median(values) for name, values in measure.interleave(calls, seconds / len(WAYS), {}).items()}
+        times = medians(calls, seconds / len(WAYS))
         proportional = times["ragged"] / case.lengths.sum() / (times["full"] / (T * B))
         speed_up = times["torch"] / times["ragged"] if peers else None
         rows.append(

@@ -7,9 +7,8 @@ the others have too little work for a second.
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
 
-from common import WAYS, figure, limited, make_calls, parser, shown, started, summarise, track, write
+from common import WAYS, figure, limited, make_calls, medians, parser, shown, started, summarise, track, write
 
 from rnnkern.cli import measure
 from rnnkern.cli.case import GRID, Case, Shape
@@ -52,7 +51,7 @@ def measure_case(case: Case, ways: list[str], threads: int, wide: bool, seconds:
         for way, call in make_calls(replace(case, dtype="float64"), kept).items():
             calls[f"{way} float64"] = limited(call, threads)
             calls[f"{way} float64"]()
-    seconds_of = {name: median(times) for name, times in measure.interleave(calls, seconds, {}).items()}
+    seconds_of = medians(calls, seconds)
     rows = []
     for way in kept:
         one, many, double = (seconds_of.get(name) for name in (f"{way} 1", way, f"{way} float64"))

@@ -6,12 +6,12 @@ one process, and their results are compared with the reference first.
 
 from __future__ import annotations
 
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any
 
-from common import figure, parser, shown, started, summarise, track, write
+from common import figure, medians, parser, shown, started, summarise, track, write
 
-from rnnkern.cli import machine, measure
+from rnnkern.cli import machine
 from rnnkern.cli.bench import prepare
 from rnnkern.cli.case import Case, Shape
 from rnnkern.cli.peers import Torch, TorchModule
@@ -42,7 +42,7 @@ def measure_case(case: Case, way: str, seconds: float) -> dict[str, Any]:
     calls, failed, _ = prepare(case, [Torch, TorchModule], way == "training")
     if failed:
         raise SystemExit(f"{case}: {failed}")
-    times = {name: median(values) for name, values in measure.interleave(calls, seconds, {}).items()}
+    times = medians(calls, seconds)
     seconds_by = {"stock": times[Torch.name], "accelerated": times[TorchModule.name]}
     speed_up = figure(seconds_by["stock"] / seconds_by["accelerated"], at_least=LEAST)
     return {"case": str(case), "cell": case.cell, "way": way, "seconds": seconds_by, "speed_up": speed_up}

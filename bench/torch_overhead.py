@@ -7,13 +7,12 @@ autograd.Function that does nothing and has as many inputs and outputs. PyTorch'
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from statistics import median
 from typing import Any
 
-from common import figure, parser, shown, started, summarise, track, write
+from common import figure, medians, parser, shown, started, summarise, track, write
 
-from rnnkern.cli import machine, measure
+from rnnkern.cli import machine
+from rnnkern.cli.measure import Call
 from rnnkern.cli.report import duration, new_table
 
 KINDS = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
@@ -40,7 +39,7 @@ def do_nothing(inputs: int, outputs: int) -> Any:
     return Nothing.apply
 
 
-def calls_of(kind: str) -> tuple[dict[str, measure.Call], dict[str, measure.Call]]:
+def calls_of(kind: str) -> tuple[dict[str, Call], dict[str, Call]]:
     """Of inference, to be called in inference mode, and of training, by who. They have run."""
     import torch
 
@@ -69,10 +68,6 @@ def calls_of(kind: str) -> tuple[dict[str, measure.Call], dict[str, measure.Call
     for call in (*inference.values(), *training.values()):
         call()
     return inference, training
-
-
-def medians(calls: Mapping[str, measure.Call], seconds: float) -> dict[str, float]:
-    return {who: median(times) for who, times in measure.interleave(calls, seconds, {}).items()}
 
 
 def main() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .cli.case import CELLS, DTYPES, Shape
+from .cli.files import PICTURE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +62,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=positive, metavar="N", help="for every contender (default: rnnkern's)")
     command.add_argument("--seconds", type=positive, default=100, metavar="S", help="aim to end within (default: 100)")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    command.add_argument("--plot", type=Path, metavar="FILE", help="draw the picture (png, svg, pdf, ...)")
+    command.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        default=PICTURE,
+        help="draw the picture (png, svg, pdf, ...; default: %(default)s)",
+    )
+    command.add_argument("--no-plot", dest="plot", action="store_const", const=None, help="draw none")
     command.add_argument(
         "--limit", action="store_true", help="measure what the machine can do, and show how near we are"
     )
@@ -65,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("demo", help="one of the examples: `demo --list` has their names")
     command.set_defaults(run=demo, fail=command.error)
-    command.add_argument("--list", action="store_true", help="print the names, one a line")
+    command.add_argument("--list", action="store_true", help="print the names, each with what it shows")
     command.add_argument("--short", action="store_true", help="take less than half a minute")
     command.add_argument("name", nargs="?", metavar="NAME")
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="passed on; try NAME --help")
@@ -93,7 +105,6 @@ def info(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    require(options, "rich")
     from .cli.check import run
 
     return run()

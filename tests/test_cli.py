@@ -18,13 +18,15 @@ pytest.importorskip("matplotlib")
 
 import rnnkern
 from rnnkern.__main__ import main
-from rnnkern.cli import bench, check, demo, errors, files, measure, peers, probes
+from rnnkern.cli import bench, check, demo, errors, files, machine, measure, peers, probes, timing
 from rnnkern.cli.case import CELLS, GRID, Case, Problem, Shape, default_cases
 from rnnkern.cli.contenders import Frozen, Live, Reference
+from rnnkern.cli.outcome import Outcome, means, times
 from rnnkern.cli.probes import Level, Limits
+from rnnkern.cli.timing import BUSY, Timing, Turn
 from rnnkern.plot import roofs
 
-TINY = ("--shape", "5,3,4,6", "--seconds", "1")
+TINY = ("--shape", "5,3,4,6", "--seconds", "100")
 
 
 @pytest.fixture
@@ -33,10 +35,13 @@ def no_peers(monkeypatch):
 
 
 @pytest.fixture
-def quick(no_peers, monkeypatch):
-    """No idling, few turns."""
-    monkeypatch.setattr(measure, "ROUNDS", (2, 3))
-    monkeypatch.setattr(measure, "first_after_idle", lambda calls: dict.fromkeys(calls, 1e-5))
+def quick(no_peers, monkeypatch, tmp_path_factory):
+    """No idling, few turns, no matter what else this machine does."""
+    monkeypatch.setattr(measure, "ROUNDS", 2)
+    monkeypatch.setattr(measure, "first_after_idle", lambda calls, seconds: dict.fromkeys(calls, 1e-5))
+    monkeypatch.setattr(machine, "used_by_others", lambda: 0.0)
+    monkeypatch.setattr(timing, "SPREAD", math.inf)
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 def failing(capsys, *arguments):
@@ -67,15 +72,22 @@ def test_module_runs_as_a_program():
     assert rnnkern.__version__ in subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-@pytest.mark.parametrize(("command", "code"), [("info", 0), ("check", 2), ("bench", 2)])
+@pytest.mark.parametrize(("command", "code"), [("info", 0), ("check", 0), ("bench", 2), ("demo --list", 0)])
 def test_without_the_extra(command, code):
     done = python(
-        "import sys; sys.modules.update(rich=None, matplotlib=None)\n"
-        f"from rnnkern.__main__ import main; sys.exit(main(['{command}']))"
+        "import sys; sys.modules.update(dict.fromkeys(('rich', 'matplotlib', 'threadpoolctl', 'onnx', 'torch')))\n"
+        "from rnnkern.cli import check; check.LAYERS, check.SIZES = {'LSTM': ('LSTM', {})}, check.SIZES[:1]\n"
+        f"from rnnkern.__main__ import main; sys.exit(main('{command}'.split()))"
     )
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert ("pip install 'rnnkern[bench]'" in done.stderr) == (code == 2)
+
+
+def test_a_reader_may_stop():
+    command = f"{sys.executable} -m rnnkern info | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -169,8 +181,34 @@ def test_nan_exceeds_every_bound():
 # bench
 
 
+class Rival(Reference):
+    """Right, and as slow as the reference."""
+
+    name = "torch"
+    peer = True
+    modules = ("numpy",)
+    packages = "torch"
+    turns = None
+    off = 0.0
+
+    @classmethod
+    def load(cls, threads):
+        pass
+
+    def infer(self):
+        y, state = super().infer()
+        y.flat[0] += self.off
+        return y, state
+
+
+@pytest.fixture
+def rival(monkeypatch):
+    monkeypatch.setattr(peers, "PEERS", (Rival,))
+    return Rival
+
+
 @pytest.mark.parametrize("train", [False, True])
-def test_bench(train, quick, capsys, tmp_path):
+def test_bench(train, quick, rival, capsys, tmp_path):
     outputs = tmp_path / "out.json", tmp_path / "out.png"
     options = ["--cell", "gru", "--cell", "rnn", *TINY, "--shape", "1,1,2,3", "--threads", "1", *["--train"][:train]]
     before = rnnkern.get_num_threads()
@@ -178,8 +216,8 @@ def test_bench(train, quick, capsys, tmp_path):
     assert rnnkern.get_num_threads() == before
     printed = capsys.readouterr().out
     record = json.loads(outputs[0].read_text())
-    assert record["settings"] == {"train": train, "threads": 1, "dtype": "float32", "seconds": 1}
-    names = {"rnnkern", "NumPy"} if train else {"rnnkern", "frozen", "NumPy"}
+    assert record["settings"] == {"train": train, "threads": 1, "dtype": "float32", "seconds": 100}
+    names = {"rnnkern", "torch", "NumPy"} if train else {"rnnkern", "frozen", "torch", "NumPy"}
     assert [(r["cell"], r["T"], r["B"], r["I"], r["H"]) for r in record["results"]] == [
         (cell, *shape) for cell in ("gru", "rnn") for shape in [(5, 3, 4, 6), (1, 1, 2, 3)]
     ]
@@ -187,9 +225,10 @@ def test_bench(train, quick, capsys, tmp_path):
         assert result["microseconds"].keys() == names
         assert all(0 < t["best"] <= t["median"] <= t["quartile_3"] for t in result["microseconds"].values())
         medians = {name: t["median"] for name, t in result["microseconds"].items()}
-        best = min(value for name, value in medians.items() if name != "NumPy")
-        assert result["speedup"] == pytest.approx(medians["NumPy"] / best, rel=1e-2)
-        assert f"{result['speedup']:.2f}" in printed
+        best = min(value for name, value in medians.items() if name not in ("NumPy", "torch"))
+        assert result["speedup"] == pytest.approx(medians["torch"] / best, rel=1e-2)
+        assert times(result["speedup"]) in printed
+    assert f"wrote {outputs[1]}" in printed
     ratios = [result["speedup"] for result in record["results"]]
     assert record["geometric_means"]["all"]["best"] == pytest.approx(np.exp(np.mean(np.log(ratios))))
     assert "idling" in printed
@@ -205,7 +244,7 @@ def test_bench_takes_every_cell(train, quick, capsys):
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def limits(monkeypatch):
     """Limits that are known, of every number of threads."""
     levels = (Level("L2", 2.0**20, False, 100e9), Level("memory", math.inf, True, 10e9))
 
@@ -216,7 +255,7 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_bench_shows_the_limit(train, quick, machine, capsys, tmp_path):
+def test_bench_shows_the_limit(train, quick, rival, limits, capsys, tmp_path):
     outputs = {"json": tmp_path / "out.json", "roofline": tmp_path / "out.svg"}
     options = [f"--{name}={path}" for name, path in outputs.items()]
     assert main(["bench", "--limit", "--threads", "1", *TINY, *options, *["--train"][:train]]) == 0
@@ -226,7 +265,7 @@ def test_bench_shows_the_limit(train, quick, machine, capsys, tmp_path):
     for result in record["results"]:
         found = result["limit"]
         assert found["microseconds"] == pytest.approx(sum(phase["seconds"] for phase in found["phases"]) * 1e6)
-        best = min(t["median"] for name, t in result["microseconds"].items() if name != "NumPy")
+        best = min(t["median"] for name, t in result["microseconds"].items() if name not in ("NumPy", "torch"))
         assert found["fraction"] == pytest.approx(found["microseconds"] / best, rel=0.1)
         assert f"{found['fraction']:.0%}" in printed
         assert found["speedup"] == pytest.approx(result["speedup"] / found["fraction"])
@@ -280,57 +319,72 @@ def test_labels_move_apart():
     assert roofs.spread([1.0, 1.0, 1.5], 1.0) == pytest.approx([1 / 6, 7 / 6, 13 / 6])
 
 
-class Stranger(Reference):
-    """A peer that isn't quite right."""
-
-    name = "torch"
-    peer = True
-    modules = ("numpy",)
-
-    @classmethod
-    def load(cls, threads):
-        pass
-
-    def infer(self):
-        y, state = super().infer()
-        y.flat[0] += self.off
-        return y, state
-
-
 @pytest.mark.parametrize("off", [1e-2, np.nan])
-def test_bench_shows_wrong_results(off, quick, capsys, monkeypatch):
-    monkeypatch.setattr(Stranger, "off", off, raising=False)
-    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+def test_bench_shows_wrong_results(off, quick, rival, capsys, monkeypatch):
+    monkeypatch.setattr(rival, "off", off)
     assert main(["bench", "--cell", "lstm", *TINY]) == 1
     printed = capsys.readouterr().out
     assert "error torch on LSTM 5,3,4,6: differs from the reference: y by" in printed
 
 
-def test_bench_leaves_out_what_a_peer_lacks(quick, capsys, monkeypatch):
-    monkeypatch.setattr(Stranger, "lacks", classmethod(lambda cls, case: "gru" if case.cell == "gru" else None))
-    monkeypatch.setattr(Stranger, "off", 0, raising=False)
-    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+def test_bench_leaves_out_what_a_peer_lacks(quick, rival, capsys, monkeypatch):
+    monkeypatch.setattr(rival, "lacks", classmethod(lambda cls, case: "gru" if case.cell == "gru" else None))
     assert main(["bench", *TINY]) == 0
     assert "torch does not do: gru\n" in capsys.readouterr().out
 
 
-def test_bench_shows_failures(quick, capsys, monkeypatch):
+def test_bench_shows_failures(quick, rival, capsys, monkeypatch):
     def fails(self, problem):
         raise RuntimeError("no [such] operator")
 
-    monkeypatch.setattr(Stranger, "__init__", fails)
-    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+    monkeypatch.setattr(rival, "__init__", fails)
     assert main(["bench", "--cell", "lstm", *TINY]) == 1
     assert "error torch on LSTM 5,3,4,6: RuntimeError: no [such] operator" in capsys.readouterr().out
 
 
+def test_bench_leaves_a_picture(quick, capsys):
+    assert main(["bench", "--cell", "lstm", *TINY]) == 0
+    assert f"wrote {Path.cwd() / files.PICTURE}" in capsys.readouterr().out
+    files.PICTURE.unlink()
+    assert main(["bench", "--cell", "lstm", "--no-plot", *TINY]) == 0
+    assert not list(Path().iterdir())
+
+
+def test_bench_does_without_a_picture_that_nobody_asked_for(quick, capsys, monkeypatch):
+    monkeypatch.setattr(files, "unwritable", lambda path: "read-only")
+    assert main(["bench", "--cell", "lstm", *TINY]) == 0
+    assert "no picture: read-only" in capsys.readouterr().err
+    assert "read-only" in failing(capsys, "bench", "--plot", "a.png")
+
+
+def test_numpy_is_no_headline(quick, capsys, tmp_path):
+    """Without a peer there is no speed-up, no mean, and a way to get one."""
+    path = tmp_path / "out.json"
+    assert main(["bench", *TINY, "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing to compare with" in printed
+    assert "speed-up" not in printed.lower()
+    record = json.loads(path.read_text())
+    assert [(result["rival"], result["speedup"]) for result in record["results"]] == [(None, None)] * 3
+    assert not any(record["geometric_means"].values())
+
+
+def test_absent_peers_say_how_to_come(quick, capsys, monkeypatch):
+    monkeypatch.setattr(peers, "PEERS", (peers.TorchModule, peers.Torch, peers.OnnxRuntime))
+    for module in ("torch", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["bench", "--cell", "rnn", *TINY]) == 0
+    printed = capsys.readouterr().out
+    assert "torch module, torch: not installed; pip install torch --index-url https://download.pytorch.org" in printed
+    assert "without onnxruntime: not installed; pip install onnx onnxruntime\n" in printed
+
+
 @pytest.mark.parametrize("error", [ImportError("cannot open libtorch.so"), OSError("bad ELF")])
-def test_bench_names_absent_peers(error, quick, capsys, monkeypatch):
+def test_bench_names_absent_peers(error, quick, rival, capsys, monkeypatch):
     def load(threads):
         raise error
 
-    monkeypatch.setattr(Stranger, "load", load)
-    monkeypatch.setattr(peers, "PEERS", (Stranger,))
+    monkeypatch.setattr(rival, "load", load)
     assert main(["bench", "--cell", "rnn", *TINY]) == 0
     assert f"without torch: {type(error).__name__}: {error}" in capsys.readouterr().out
 
@@ -385,9 +439,10 @@ def test_demo_lists_the_examples(capsys):
     assert main(["demo", "--list"]) == 0
     examples = Path(__file__).parents[1] / "examples"
     told = re.findall(r"^\| `(\w+)\.py`", (examples / "README.md").read_text(), re.M)
-    listed = capsys.readouterr().out.splitlines()
-    assert listed == sorted(listed)
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(listed) == sorted(listed)
     assert set(listed) == set(told)
+    assert all(len(line) > 20 for line in listed.values())
 
 
 @pytest.mark.parametrize("arguments", [[], ["sing"], ["kneser_ney"], ["--short"]])
@@ -464,21 +519,181 @@ def test_turns_interleave(monkeypatch):
     monkeypatch.setattr(measure, "QUIETENING", 0)
     monkeypatch.setattr(measure, "SETTLE", 0)
     monkeypatch.setattr(measure, "SLICE", 0)
+    monkeypatch.setattr(machine, "waited", lambda: 0.0)
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
-    samples = measure.interleave(calls, 1, {"c": 3})
-    most = measure.ROUNDS[1]
-    assert {name: len(times) for name, times in samples.items()} == {"a": most, "b": most, "c": 3}
-    assert all(seconds >= 0 for times in samples.values() for seconds in times)
+    timings = measure.interleave(calls, 100, {"c": 3})
+    most = measure.ROUNDS
+    assert {name: found.calls for name, found in timings.items()} == {"a": most, "b": most, "c": 3}
     text = "".join(order[-2 * 2 * most // 2 :])
     assert "aaaaaaaaa" not in text
     assert "bbbbbbbbb" not in text
 
 
-def test_first_after_idle():
-    extra = measure.first_after_idle({"a": lambda: None, "b": lambda: None}, idle=0.001, repeats=3)
-    assert extra.keys() == {"a", "b"}
-    assert all(abs(seconds) < 0.01 for seconds in extra.values())
+class Machine:
+    """A clock that only calls and sleeps move, and what else the machine does."""
+
+    def __init__(self, monkeypatch, waits=0.0, others=0.0):
+        self.now = self.waited = 0.0
+        self.waits = waits
+        """Seconds that each call waits for a processor."""
+        self.slower = 1.0
+        monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(measure.time, "process_time", lambda: 0.0)
+        monkeypatch.setattr(measure.time, "sleep", self.sleep)
+        monkeypatch.setattr(machine, "waited", lambda: self.waited)
+        monkeypatch.setattr(machine, "used_by_others", lambda: others * self.now)
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def call(self, seconds):
+        def run():
+            self.now += seconds * self.slower + self.waits
+            self.waited += self.waits
+
+        return run
+
+
+@pytest.mark.parametrize(
+    ("waits", "others", "disturbed"),
+    [
+        (0.0, 0.0, ""),
+        (0.0, 2.0, ""),  # there are more processors
+        (0.01, 0.0, ""),  # a library with more threads than processors
+        (0.01, 1.0, "waited for a processor in 40 of 40 turns"),
+        (0.0004, 1.0, ""),
+    ],
+)
+def test_disturbed_by_others(waits, others, disturbed, monkeypatch):
+    fake = Machine(monkeypatch, waits, others)
+    (found,) = measure.interleave({"a": fake.call(0.02)}, 10, {}).values()
+    assert found.disturbed == disturbed
+    assert found.median == pytest.approx(0.02 + waits)
+
+
+def test_calm_turns_count():
+    """As long as there are as many as of the others."""
+    turns = [Turn([1.0, 1.1], 0.01), Turn([5.0], 0.9), Turn([1.2, 1.3])]
+    found = Timing.of(turns, 1.0)
+    assert (found.best, found.median, found.calls, found.disturbed) == (1.0, pytest.approx(1.15), 4, "")
+    found = Timing.of([*turns, turns[1], turns[1]], 1.0)
+    assert (found.calls, found.disturbed) == (7, "waited for a processor in 3 of 5 turns")
+    assert Timing.of([*turns, turns[1], turns[1]], BUSY).disturbed == "the third quartile is 4.3 times the first"
+    assert Timing.of([Turn([2.0])]).quartile_3 == 2.0
+    for one in (found, Timing.of(turns)):
+        assert Timing.from_dict(one.as_dict()).as_dict() == one.as_dict()
+
+
+@pytest.mark.parametrize("slower", [1, 10, 100])
+def test_time_is_kept(slower, monkeypatch):
+    """Beyond it there is at most what each call takes once; nobody is left out."""
+    fake = Machine(monkeypatch)
+    calls = {name: fake.call(seconds) for name, seconds in {"a": 1e-5, "b": 0.001, "c": 0.04}.items()}
+    for call in calls.values():
+        call()
+    fake.slower, start = slower, fake.now
+    timings = measure.interleave(calls, 2, {"c": 3})
+    assert all(timing.calls for timing in timings.values())
+    assert fake.now - start < 2 + slower * (5 * 0.0011 + 3 * 0.04)
+    assert slower < 100 or timings["c"].calls == 1
+
+
+def test_bench_ends_in_time(quick, rival, capsys, tmp_path, monkeypatch):
+    """What is left out is the longest of all cells, and is said."""
+    path, clock = tmp_path / "out.json", [0.0]
+
+    def slow(calls, seconds, turns):
+        clock[0] += 3.0
+        return outcome(rnnkern=1, torch=2).timings
+
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measure, "interleave", slow)
+    shapes = [option for steps in (70, 1, 5) for option in ("--shape", f"{steps},1,2,2")]
+    options = [*shapes, "--cell", "rnn", "--cell", "gru", "--seconds", "10", "--json", str(path)]
+    assert main(["bench", *options]) == 0
+    record = json.loads(path.read_text())
+    assert [(r["cell"], r["T"]) for r in record["results"] if r["left_out"]] == [("rnn", 70), ("gru", 70)]
+    assert record["left_out"] == 2
+    assert "No time for 2 of 6 rows" in capsys.readouterr().out
+
+
+def outcome(**microseconds):
+    """Of named contenders; a negative time is one that was disturbed."""
+    timings = {
+        name: Timing(abs(t), abs(t), abs(t), abs(t) / 2 if t < 0 else t, 1, "noise" if t < 0 else "")
+        for name, t in microseconds.items()
+    }
+    return Outcome(Case("gru", Shape(1, 1, 2, 3)), timings, {})
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "speedup"),
+    [
+        ({"rnnkern": 2, "frozen": 1, "torch": 4, "jax": 6}, 4),
+        ({"rnnkern": 2, "frozen": -1, "torch": 4}, None),
+        ({"rnnkern": 2, "frozen": -3, "torch": 4}, None),  # at best 1.5
+        ({"rnnkern": 2, "frozen": -6, "torch": 4}, 2),  # at best 3
+        ({"rnnkern": 2, "torch": -4}, None),
+        ({"rnnkern": 2, "torch": 4, "jax": -6}, None),
+        ({"rnnkern": 2, "torch": 4, "jax": -9}, 2),
+        ({"rnnkern": 2, "torch": 4, "NumPy": -3}, 2),
+    ],
+)
+def test_a_speedup_is_sure(microseconds, speedup):
+    """One that was disturbed doesn't matter if even its best call is slower than the best of its side."""
+    found = outcome(**microseconds)
+    assert found.speedup == speedup
+    assert found.disturbed == (speedup is None)
+    assert Outcome.from_dict(json.loads(json.dumps(found.as_dict()))).speedup == pytest.approx(speedup)
+
+
+def test_means_are_of_what_is_sure():
+    good, bad, alone = outcome(rnnkern=1, torch=4), outcome(rnnkern=1, torch=-400), outcome(rnnkern=1, NumPy=9)
+    assert means([good, bad])["gru"]["best"] == pytest.approx(4)
+    assert means([good, bad, bad]) == {"gru": {}}
+    assert means([good, alone])["gru"] == {"best": 4, "torch": 4}
+
+
+def test_bench_says_what_was_disturbed(quick, rival, capsys, tmp_path, monkeypatch):
+    path, picture = tmp_path / "out.json", tmp_path / "out.svg"
+    monkeypatch.setattr(measure, "interleave", lambda calls, *_: outcome(rnnkern=1, torch=-400, NumPy=900).timings)
+    assert main(["bench", *TINY, "--json", str(path), "--plot", str(picture)]) == 0
+    printed = capsys.readouterr().out
+    assert "3 of 3 rows were disturbed" in printed
+    assert "No geometric mean" in printed
+    assert "400.00" not in printed
+    record = json.loads(path.read_text())
+    assert record["disturbed"] == 3
+    assert record["results"][0]["microseconds"]["torch"]["disturbed"] == "noise"
+    assert not any("best" in mean for mean in record["geometric_means"].values())
+    assert "3 of 3 rows were disturbed" in picture.read_text()
+
+
+@pytest.mark.skipif(machine.waited() == 0, reason="only Linux tells")
+def test_a_busy_machine_is_noticed():
+    """Work for all processors beside a program for each of them."""
+    end = "import time; end = time.time() + 20\nwhile time.time() < end: pass"
+    others = [subprocess.Popen([sys.executable, "-c", end]) for _ in range(machine.cores())]
+    try:
+        case = Case("lstm", Shape(50, 16, 128, 128))
+        call = Live(Problem(case)).infer
+        (found,) = measure.interleave({"rnnkern": call}, 1.5, {}).values()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert "waited for a processor" in found.disturbed
+
+
+def test_first_after_idle(monkeypatch):
+    fake = Machine(monkeypatch)
+    calls = {"a": fake.call(0.001), "b": fake.call(0.002)}
+    extra = measure.first_after_idle(calls, 1.0)
+    assert extra == {"a": pytest.approx(0), "b": pytest.approx(0)}
+    assert fake.now < 1.2
+    Machine(monkeypatch, others=1.0)
+    assert measure.first_after_idle(calls, 1.0) == {}
 
 
 def write(path, content, then=None):

@@ -16,6 +16,7 @@ from tolerance import assert_close
 
 pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rnnkern import plot
@@ -266,7 +267,8 @@ def test_gradient_flow_checks_its_arguments():
 
 
 def test_text_stands_on_its_colours():
-    (axes,) = plot.text("ab\n$cde", np.arange(7) - 3.0, columns=3).axes
+    (axes, scale) = plot.text("ab\n$cde", np.arange(7) - 3.0, columns=3).axes
+    assert scale.get_ylim() == (-3, 3)
     grid = axes.images[0].get_array()
     np.testing.assert_array_equal(np.ma.filled(grid, 9), [[-3, -2, -1], [0, 1, 2], [3, 9, 9]])
     low, high = axes.images[0].get_clim()
@@ -309,6 +311,56 @@ def test_speed_shows_the_speedups_of_the_record():
         assert mean == f"{record['geometric_means'][cell.lower()]['best']:.2f}×"
     assert record["machine"]["processor"] in figure.get_suptitle()
     assert texts(plot.speed(record)) == texts(figure)
+
+
+def extent(artist, figure):
+    return artist.get_window_extent(figure.canvas.get_renderer())
+
+
+@pytest.mark.parametrize("draw", [plot.speed, plot.roofline])
+def test_nothing_is_cut_off_or_hidden(draw):
+    """One cell, a processor with a long name, large numbers: all text in the figure, all numbers beside the dots."""
+    record = json.loads(RESULTS.read_text())
+    record["machine"]["processor"] = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, the long edition"
+    record["results"] = [result for result in record["results"] if result["cell"] == "lstm"]
+    for times in record["results"][0]["microseconds"].values():
+        times |= {name: 12345 * times[name] for name in ("median", "best")}
+    own = record["results"][0]["microseconds"]
+    own["frozen"] |= {"median": 1.0, "best": 1.0}
+    figure = draw(record)
+    FigureCanvasAgg(figure).draw()
+    title = extent(figure._suptitle, figure)
+    assert title.x0 >= 0
+    assert title.x1 <= figure.bbox.x1
+    assert record["machine"]["processor"] in figure.get_suptitle().replace("\n", " ")
+    if draw is plot.speed:
+        (panel,) = figure.axes
+        for text in panel.texts:
+            assert panel.bbox.x1 <= extent(text, figure).x0
+            assert extent(text, figure).x1 <= figure.bbox.x1
+
+
+def test_speed_has_no_numbers_for_what_was_disturbed():
+    record = json.loads(RESULTS.read_text())
+    record["results"] = record["results"][:3]
+    first, second, third = record["results"]
+    first["microseconds"]["frozen"]["disturbed"] = "waited"
+    second["microseconds"] = {}
+    figure = plot.speed(record)
+    assert texts(figure) == ["disturbed", "no time", f"{third['speedup']:.2f}×"]
+    assert "1 of 3 rows were disturbed" in figure.get_suptitle()
+    assert "no time for 1 of 3" in figure.get_suptitle()
+    assert figure.axes[0].get_title(loc="left").endswith("of 1 of 3 rows")
+
+
+def test_speed_without_peers():
+    record = json.loads(RESULTS.read_text())
+    for result in record["results"]:
+        result["microseconds"] = {name: result["microseconds"][name] for name in ("rnnkern", "NumPy")}
+    figure = plot.speed(record)
+    assert texts(figure) == []
+    assert "No other library was timed" in figure.get_suptitle()
+    assert not any("mean" in panel.get_title(loc="left") for panel in figure.axes)
 
 
 def test_roofline_shows_what_is_reached():
@@ -367,7 +419,7 @@ def test_pictures_go_where_they_are_wanted(name, tmp_path):
         assert draw(ax=right) is figure
         assert right.has_data()
         assert not left.has_data()
-        assert len(figure.axes) == 2
+        assert len(figure.axes) == 2 + (name == "text")  # and its scale
     else:
         assert draw(figure=figure) is figure
         part = Figure(layout="constrained").subfigures(1, 2)[1]

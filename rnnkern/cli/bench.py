@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,13 +34,13 @@ IDLE_SHAPE = Shape(100, 1, 256, 256)
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, write. The exit code is 1 when a contender failed or computed something else."""
+    out = console()
     check_outputs(options)
     if options.roofline and not options.limit:
         options.fail("argument --roofline: needs --limit")
     cases = list(dict.fromkeys(case for cell in options.cell or CELLS for case in wanted_cases(options, cell)))
     check_sizes(options, cases)
     end = time.perf_counter() + options.seconds
-    out = console()
     facts = machine.describe()
     warn_if_busy(out, facts["load"])
     with equal_threads(options.threads) as threads:
@@ -47,30 +48,46 @@ def run(options: argparse.Namespace) -> int:
             peers, absent = load_peers(threads)
         kinds = [kind for kind in (*OWN, *peers) if kind.trains or not options.train]
         absent |= {kind.name: "does not train" for kind in peers if kind not in kinds}
-        for name, reason in absent.items():
-            out.print(f"without {escape(name)}: {escape(reason)}")
-        idle_case = Case(cases[0].cell, IDLE_SHAPE, dtype=options.dtype)
+        for reason in dict.fromkeys(absent.values()):
+            who = ", ".join(name for name in absent if absent[name] == reason)
+            out.print(f"without {escape(who)}: {escape(reason)}", soft_wrap=True)
         teams = measure_limits(out, options, threads) if options.limit else []
-        idle, outcomes = measure_all(out, cases, kinds, options.train, idle_case, end, teams)
+        idle, outcomes = measure_all(out, cases, kinds, options, end, teams)
     names = [kind.name for kind in sorted(kinds, key=lambda kind: kind is Reference)]
     settings = {"train": options.train, "threads": threads, "dtype": options.dtype, "seconds": options.seconds}
     title = headline(settings, facts)
-    print_report(out, outcomes, names, f"{title}: µs per call", idle, str(idle_case))
+    print_report(out, outcomes, names, f"{title}: µs per call", idle, str(idle_case(options)))
+    if left_out := sum(outcome.left_out for outcome in outcomes):
+        out.print(f"No time for {left_out} of {len(outcomes)} rows, the longest: --seconds", style="yellow")
     if options.json:
-        record = {
-            "rnnkern": config(),
-            "machine": facts,
-            "versions": {
-                name: machine.version(name) for name in ("numpy", *(kind.name for kind in peers if kind.peer))
-            },
-            "settings": settings,
-            "limits": [team.as_dict() for team in teams],
-            "absent": absent,
-            "results": [outcome.as_dict() for outcome in outcomes],
-            "geometric_means": means(outcomes),
-            "idle": {"case": str(idle_case), "extra_microseconds": {name: s * 1e6 for name, s in idle.items()}},
-        }
-        write_json(out, options.json, record)
+        versions = {name: machine.version(name) for name in ("numpy", *(kind.name for kind in peers if kind.peer))}
+        record = {"rnnkern": config(), "machine": facts, "versions": versions, "settings": settings, "absent": absent}
+        write_json(out, options.json, record | results(outcomes, teams, idle, idle_case(options)))
+    draw_pictures(out, options, outcomes, teams, title)
+    return 1 if any(outcome.errors for outcome in outcomes) else 0
+
+
+def idle_case(options: argparse.Namespace) -> Case:
+    return Case((options.cell or CELLS)[0], IDLE_SHAPE, dtype=options.dtype)
+
+
+def results(
+    outcomes: Sequence[Outcome], teams: Sequence[probes.Limits], idle: Mapping[str, float], case: Case
+) -> dict[str, Any]:
+    """What was measured, as it stands in the JSON; `idle` on `case`."""
+    return {
+        "limits": [team.as_dict() for team in teams],
+        "results": [outcome.as_dict() for outcome in outcomes],
+        "disturbed": sum(outcome.disturbed for outcome in outcomes),
+        "left_out": sum(outcome.left_out for outcome in outcomes),
+        "geometric_means": means(outcomes),
+        "idle": {"case": str(case), "extra_microseconds": {name: s * 1e6 for name, s in idle.items()}},
+    }
+
+
+def draw_pictures(
+    out: Console, options: argparse.Namespace, outcomes: Sequence[Outcome], teams: Sequence[probes.Limits], title: str
+) -> None:
     if options.plot:
         from ..plot.speedups import draw
 
@@ -79,7 +96,6 @@ def run(options: argparse.Namespace) -> int:
         from ..plot.roofs import draw_roofline
 
         write_picture(out, options.roofline, draw_roofline(outcomes, teams[-1], title))
-    return 1 if any(outcome.errors for outcome in outcomes) else 0
 
 
 def wanted_cases(options: argparse.Namespace, cell: str) -> list[Case]:
@@ -104,7 +120,10 @@ def measure_limits(out: Console, options: argparse.Namespace, threads: int) -> l
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Leave before the work when its results couldn't be written."""
+    """Leave before the work when its results couldn't be written; a picture that nobody asked for is left out then."""
+    if options.plot == files.PICTURE and (reason := files.unwritable(options.plot)):
+        print(f"no picture: {reason}", file=sys.stderr)
+        options.plot = None
     for option in ("json", "plot", "roofline"):
         path: Path | None = getattr(options, option, None)
         if path is not None and (reason := files.unwritable(path)):
@@ -136,40 +155,43 @@ def measure_all(
     out: Console,
     cases: Sequence[Case],
     kinds: Sequence[type[Contender]],
-    train: bool,
-    idle_case: Case,
+    options: argparse.Namespace,
     end: float,
     teams: Sequence[probes.Limits],
 ) -> tuple[dict[str, float], list[Outcome]]:
     """Share the time until `end` (of `time.perf_counter`) among the cases, by their size.
 
-    With limits of the machine's `teams`, the outcomes have a limit, too.
+    The longest come last: they are left out when there is no time left. With limits of the machine's `teams`, the
+    outcomes have a limit, too. The first result is what `measure.first_after_idle` returns.
     """
-    shares = [max(0.01, case.flops / 5e10) for case in cases]
+    shares = {case: max(0.01, case.flops / 5e10) for case in cases}
+    order = sorted(cases, key=lambda case: case.flops)
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    outcomes: list[Outcome] = []
+    found: dict[Case, Outcome] = {}
     with Progress(*bar, console=out, transient=True) as progress:
         task = progress.add_task("idle cost", total=len(cases))
         start = time.perf_counter()
-        calls, _, _ = prepare(idle_case, [kind for kind in kinds if kind is not Reference], train=False)
+        calls, _, _ = prepare(idle_case(options), [kind for kind in kinds if kind is not Reference], train=False)
         set_up = [time.perf_counter() - start]
-        idle = measure.first_after_idle(calls)
+        idle = measure.first_after_idle(calls, 0.05 * options.seconds)
         del calls
-        for index, case in enumerate(cases):
+        for index, case in enumerate(order):
             progress.update(task, description=str(case), completed=index)
             start = time.perf_counter()
-            calls, failed, lacks = prepare(case, kinds, train)
+            if found and start + sum(set_up) / len(set_up) > end:
+                break
+            calls, failed, lacks = prepare(case, kinds, options.train)
             now = time.perf_counter()
             set_up.append(now - start)
-            later = sum(set_up) / len(set_up) * (len(cases) - index - 1)
-            seconds = max(0.0, end - now - later) * shares[index] / sum(shares[index:])
+            later = sum(set_up) / len(set_up) * (len(order) - index - 1)
+            seconds = max(0.0, end - now - later) * shares[case] / sum(shares[case] for case in order[index:])
             turns = {kind.name: kind.turns for kind in kinds if kind.turns is not None}
-            samples = measure.interleave(calls, seconds, turns)
-            least = limit(case, train, teams) if teams else None
-            outcomes.append(Outcome(case, samples, failed, lacks, least))
+            timings = measure.interleave(calls, seconds, turns)
+            least = limit(case, options.train, teams) if teams else None
+            found[case] = Outcome(case, timings, failed, lacks, least)
             del calls
         progress.update(task, completed=len(cases))
-    return idle, outcomes
+    return idle, [found.get(case) or Outcome(case, {}, {}) for case in cases]
 
 
 def prepare(
@@ -187,7 +209,8 @@ def prepare(
         By name: what the rest don't do.
     """
     problem = Problem(case)
-    truth = outputs(Reference(problem), train)
+    reference = Reference(problem)
+    truth = outputs(reference, train)
     calls: dict[str, Callable[[], Any]] = {}
     failed: dict[str, str] = {}
     lacks = {kind.name: lack for kind in kinds if (lack := kind.lacks(case)) is not None}
@@ -195,8 +218,8 @@ def prepare(
         if kind.name in lacks:
             continue
         try:
-            contender = kind(problem)
-            wrong = differences(case, outputs(contender, train), truth)
+            contender = reference if kind is Reference else kind(problem)
+            wrong = [] if contender is reference else differences(case, outputs(contender, train), truth)
         except Exception as error:  # whatever a peer raises is for the report
             failed[kind.name] = f"{type(error).__name__}: {error}"
             continue

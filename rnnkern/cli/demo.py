@@ -13,23 +13,24 @@ INSTALLED = PACKAGE / "examples"
 FOLDER = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "examples"  # of the checkout
 
 
-def names() -> list[str]:
-    """Programs among the files of the examples: the ones with a function `main`."""
-    found = []
+def examples() -> dict[str, str]:
+    """By name, what they show in a line: the programs, which have a function `main`, among the files."""
+    found = {}
     for path in sorted(FOLDER.glob("*.py")):
-        body = ast.parse(path.read_text(encoding="utf-8")).body
-        if any(isinstance(part, ast.FunctionDef) and part.name == "main" for part in body):
-            found.append(path.stem)
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(part, ast.FunctionDef) and part.name == "main" for part in module.body):
+            found[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
     return found
 
 
 def run(options: argparse.Namespace) -> int:
     """List the examples, or run one in this process as if it had been called by its path."""
-    choices = names()
+    choices = examples()
     if not choices:
         options.fail(f"there are no examples in {FOLDER}")
     if options.list:
-        print(*choices, sep="\n")
+        width = max(map(len, choices))
+        print(*(f"{name:<{width}}  {line}".rstrip() for name, line in choices.items()), sep="\n")
         return 0
     if options.name not in choices:
         given = "a name is missing" if options.name is None else f"there is no {options.name!r}"

@@ -9,6 +9,9 @@ from ..files import whole
 
 __all__ = ["unwritable", "whole"]
 
+PICTURE = Path("rnnkern-bench.png")
+"""Where the picture of `bench` goes if not told otherwise."""
+
 
 def unwritable(path: Path) -> str | None:
     """Say why a file can't be written there, or None."""

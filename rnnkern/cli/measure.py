@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
+from . import machine
+from .timing import BUSY, Timing, Turn
+
 Call = Callable[[], Any]
 
 QUIET = (0.004, 0.3)
@@ -24,7 +27,8 @@ SLICE = 0.006
 """Timed calls (s) in a turn."""
 LONG = 0.03
 """A call of so many seconds isn't disturbed by what settling is for."""
-ROUNDS = (3, 40)
+ROUNDS = 40
+"""At most."""
 
 
 def once(call: Call) -> float:
@@ -64,18 +68,21 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def turn(call: Call, expected: float) -> list[float]:
-    """Seconds of each timed call of one turn, of calls that take about `expected` seconds."""
+def turn(call: Call, expected: float) -> Turn:
+    """One turn of calls that take about `expected` seconds."""
     quieten()
+    start, waited = time.perf_counter(), machine.waited()
     end = time.perf_counter() + SETTLE
     while expected < LONG:
         call()
         if time.perf_counter() >= end:
             break
-    return [once(call) for _ in range(max(1, min(100, int(SLICE / expected))))]
+    samples = [once(call) for _ in range(max(1, min(100, int(SLICE / expected))))]
+    seconds = time.perf_counter() - start
+    return Turn(samples, (machine.waited() - waited) / seconds)
 
 
-def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, int]) -> dict[str, list[float]]:
+def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, int]) -> dict[str, Timing]:
     """Time warm calls against each other.
 
     Parameters
@@ -83,16 +90,13 @@ def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, in
     calls
         By name; each has run before.
     seconds
-        To spend in all, as far as ROUNDS allows; when there is no time left, one round has to do.
+        To spend in all. Each call has one turn, however long it takes; others are left out where the time ends.
     turns
         The most turns of some of the calls, spread over the rounds and within a quarter of the time, but at least one.
-
-    Returns
-    -------
-    dict
-        By name: seconds of each timed call.
     """
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    begin, others = time.perf_counter(), machine.used_by_others()
+    end = begin + seconds
+    found: dict[str, list[Turn]] = {name: [] for name in calls}
     shuffle = random.Random(0).shuffle
     with no_collection():
         estimates = {name: estimate(call) for name, call in calls.items()}
@@ -100,31 +104,42 @@ def interleave(calls: Mapping[str, Call], seconds: float, turns: Mapping[str, in
             name: QUIETENING + (expected if expected >= LONG else max(SETTLE, expected) + max(SLICE, expected))
             for name, expected in estimates.items()
         }
-        least, most = ROUNDS if seconds > 0 else (1, 1)
         limits = {
             name: max(1, min(limit, int(0.25 * seconds / costs[name])))
             for name, limit in turns.items()
             if name in calls
         }
-        seconds -= sum(costs[name] * limit for name, limit in limits.items())
+        rest = seconds - sum(costs[name] * limit for name, limit in limits.items())
         round_cost = sum(cost for name, cost in costs.items() if name not in limits)
-        rounds = max(least, min(most, int(seconds / round_cost))) if round_cost else least
+        rounds = max(1, min(ROUNDS, int(rest / round_cost))) if round_cost else 1
         for index in range(rounds):
             names = [name for name in calls if index % -(-rounds // limits.get(name, rounds)) == 0]
             shuffle(names)
             for name in names:
-                samples[name] += turn(calls[name], estimates[name])
-    return samples
+                start = time.perf_counter()
+                if found[name] and start + costs[name] > end:
+                    continue
+                found[name].append(turn(calls[name], estimates[name]))
+                costs[name] = time.perf_counter() - start
+    busy = (machine.used_by_others() - others) / (time.perf_counter() - begin) if calls else 0.0
+    return {name: Timing.of(had, busy) for name, had in found.items()}
 
 
-def first_after_idle(calls: Mapping[str, Call], idle: float = 0.05, repeats: int = 9) -> dict[str, float]:
-    """By name: what the first call after `idle` seconds of sleep takes more than the hot calls before (s)."""
+def first_after_idle(calls: Mapping[str, Call], seconds: float, idle: float = 0.05) -> dict[str, float]:
+    """By name: what the first call after `idle` seconds of sleep takes more than the hot calls before (s).
+
+    The median of up to 9, as `seconds` allow, but 3. Nothing if other programs were at work.
+    """
+    begin, others = time.perf_counter(), machine.used_by_others()
     extra: dict[str, list[float]] = {name: [] for name in calls}
     with no_collection():
-        for _ in range(repeats):
+        for repeat in range(9):
+            if repeat >= 3 and time.perf_counter() - begin > seconds:
+                break
             for name, call in calls.items():
                 hot = [once(call) for _ in range(9)][2:]  # the first ones bring its data back into the caches
                 quieten()
                 time.sleep(idle)
                 extra[name].append(once(call) - median(hot))
-    return {name: median(values) for name, values in extra.items()}
+    busy = (machine.used_by_others() - others) / (time.perf_counter() - begin)
+    return {name: median(values) for name, values in extra.items()} if busy <= BUSY else {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import geometric_mean, median, quantiles
+from statistics import geometric_mean
 from typing import Any
 
 from .case import Case, Shape
 from .contenders import OWN, Reference
 from .limit import Limit, Phase
 from .peers import PEERS
+from .timing import Timing
 
 OURS = tuple(kind.name for kind in (*OWN, *PEERS) if kind is not Reference and not kind.peer)
 RIVALS = tuple(kind.name for kind in PEERS if kind.peer)
@@ -19,8 +20,8 @@ RIVALS = tuple(kind.name for kind in PEERS if kind.peer)
 @dataclass(frozen=True)
 class Outcome:
     case: Case
-    samples: Mapping[str, Sequence[float]]
-    """By contender: seconds of each call."""
+    timings: Mapping[str, Timing]
+    """By contender."""
     errors: Mapping[str, str]
     """By contender: why it was not timed."""
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -30,27 +31,53 @@ class Outcome:
 
     def seconds(self, name: str) -> float | None:
         """Median; None if not timed."""
-        return median(self.samples[name]) if name in self.samples else None
+        return self.timings[name].median if name in self.timings else None
 
     def best(self, names: Iterable[str]) -> str | None:
         """Return the fastest of some contenders; None if none was timed."""
         timed = {name: seconds for name in names if (seconds := self.seconds(name)) is not None}
         return min(timed, key=lambda name: timed[name]) if timed else None
 
+    def sure(self, names: Iterable[str]) -> str | None:
+        """Return the fastest; None also if one that was disturbed might be it, going by its best call."""
+        names = tuple(names)
+        fastest = self.best(names)
+        if fastest is None:
+            return None
+        bar = self.timings[fastest].median
+        timed = (self.timings[name] for name in names if name in self.timings)
+        return None if any(timing.disturbed and timing.best <= bar for timing in timed) else fastest
+
     @property
     def rival(self) -> str | None:
-        """The best peer, or the reference where no peer was timed."""
-        return self.best(RIVALS) or self.best([Reference.name])
+        """The best peer."""
+        return self.best(RIVALS)
 
-    def speedup(self, name: str | None) -> float | None:
-        """How many times faster the best of our ways is than a contender; None if either was not timed."""
-        own, other = self.own_seconds, name and self.seconds(name)
+    @property
+    def left_out(self) -> bool:
+        """Whether there was no time for it."""
+        return not self.timings and not self.errors
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether there is no speed-up for the only reason that other programs were at work."""
+        return self.best(OURS) is not None and self.rival is not None and self.speedup is None
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster the best of our ways is than the best peer; None if either is not known."""
+        return self.speedup_over(self.sure(RIVALS))
+
+    def speedup_over(self, name: str | None) -> float | None:
+        """How many times faster the best of our ways is than a contender; None if either is not known."""
+        own = self.own_seconds
+        other = self.seconds(name) if name and self.sure([name]) else None
         return other / own if own and other else None
 
     @property
     def own_seconds(self) -> float | None:
-        """The best of our ways; None if none was timed."""
-        own = self.best(OURS)
+        """The best of our ways; None if it is not known."""
+        own = self.sure(OURS)
         return None if own is None else self.seconds(own)
 
     @property
@@ -61,8 +88,9 @@ class Outcome:
 
     @property
     def speedup_at_limit(self) -> float | None:
-        """How many times faster than the best rival the limit is."""
-        rival = self.rival and self.seconds(self.rival)
+        """How many times faster than the best peer the limit is."""
+        name = self.sure(RIVALS)
+        rival = name and self.seconds(name)
         return rival / self.limit.seconds if self.limit and rival else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,9 +111,11 @@ class Outcome:
             "bidirectional": self.case.bidirectional,
             "ragged": self.case.ragged,
             "dtype": self.case.dtype,
-            "microseconds": {name: microseconds(values) for name, values in self.samples.items()},
+            "microseconds": {name: timing.as_dict() for name, timing in self.timings.items()},
             "rival": self.rival,
-            "speedup": self.speedup(self.rival),
+            "speedup": self.speedup,
+            "disturbed": self.disturbed,
+            "left_out": self.left_out,
             "errors": dict(self.errors),
             "lacks": dict(self.lacks),
             **limit,
@@ -93,12 +123,12 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Outcome:
-        """Return what `as_dict` was made of, with each contender's median for all of its samples."""
+        """Return what `as_dict` was made of."""
         options = {name: entry[name] for name in ("num_layers", "bidirectional", "ragged", "dtype")}
         phases = [Phase(**phase) for phase in entry.get("limit", {}).get("phases", [])]
         return cls(
             Case(entry["cell"], Shape(*(entry[name] for name in Shape._fields)), **options),
-            {name: (times["median"] / 1e6,) for name, times in entry["microseconds"].items()},
+            {name: Timing.from_dict(times) for name, times in entry["microseconds"].items()},
             entry["errors"],
             entry["lacks"],
             Limit(tuple(phases)) if phases else None,
@@ -112,16 +142,16 @@ def headline(settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     return f"{what}, {settings['dtype']}, {threads} thread{'s' * (threads > 1)}, {machine['processor']}"
 
 
-def microseconds(samples: Sequence[float]) -> dict[str, float]:
-    low, middle, high = quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
-    scaled = {"median": middle * 1e6, "quartile_1": low * 1e6, "quartile_3": high * 1e6, "best": min(samples) * 1e6}
-    return {**{name: round(value, 3) for name, value in scaled.items()}, "calls": len(samples)}
+def times(value: float) -> str:
+    """A ratio in two decimals, a large one in none."""
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def means(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """Geometric means of the speed-up, by cell and for all.
+    """Geometric means of the speed-up, by cell and for all, of the rows that were not disturbed.
 
-    Against the best rival, `best`, and what it would be at the limit, `limit`; and against each contender.
+    Against the best peer, `best`, and what it would be at the limit, `limit`; and against each contender. There is none
+    where more than half of the rows were disturbed, and no group without a peer.
     """
     cells = list(dict.fromkeys(outcome.case.cell for outcome in outcomes))
     groups = {cell: [outcome for outcome in outcomes if outcome.case.cell == cell] for cell in cells}
@@ -131,8 +161,15 @@ def means(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
 
 
 def _means(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    ratios = {"best": [outcome.speedup(outcome.rival) for outcome in outcomes]}
-    ratios |= {name: [outcome.speedup(name) for outcome in outcomes] for name in (*RIVALS, Reference.name)}
-    ratios["limit"] = [outcome.speedup_at_limit for outcome in outcomes]
-    known = {name: [ratio for ratio in values if ratio is not None] for name, values in ratios.items()}
-    return {name: geometric_mean(values) for name, values in known.items() if values}
+    compared = [outcome for outcome in outcomes if outcome.rival]
+    ratios = {"best": [(outcome.speedup, outcome.disturbed) for outcome in compared]}
+    for name in (*RIVALS, Reference.name):
+        ratios[name] = [(outcome.speedup_over(name), name in outcome.timings) for outcome in compared]
+    ratios["limit"] = [(outcome.speedup_at_limit, outcome.limit is not None) for outcome in compared]
+    found = {}
+    for name, pairs in ratios.items():
+        known = [ratio for ratio, _ in pairs if ratio is not None]
+        lost = sum(ratio is None and wanted for ratio, wanted in pairs)
+        if known and lost <= len(known):
+            found[name] = geometric_mean(known)
+    return found

@@ -20,6 +20,8 @@ class Peer(Contender):
 
     peer = True
     modules: ClassVar[Sequence[str]]
+    packages: ClassVar[str]
+    """What to hand to `pip install` for it."""
 
     @classmethod
     def load(cls, threads: int) -> None:
@@ -32,6 +34,7 @@ class Torch(Peer):
     name = "torch"
     trains = True
     modules = ("torch",)
+    packages = "torch --index-url https://download.pytorch.org/whl/cpu"
 
     @classmethod
     def load(cls, threads: int) -> None:
@@ -199,6 +202,7 @@ class OnnxPeer(Peer):
 class OnnxRuntime(OnnxPeer):
     name = "onnxruntime"
     modules = ("onnx", "onnxruntime")
+    packages = "onnx onnxruntime"
     threads: ClassVar[int]
 
     @classmethod
@@ -222,6 +226,7 @@ class OnnxRuntime(OnnxPeer):
 class OpenVino(OnnxPeer):
     name = "openvino"
     modules = ("onnx", "openvino")
+    packages = "onnx openvino"
     core: ClassVar[Any]
 
     @classmethod
@@ -252,6 +257,7 @@ class Jax(Peer):
     name = "jax"
     trains = True
     modules = ("jax",)
+    packages = "jax"
 
     @classmethod
     def load(cls, threads: int) -> None:
@@ -363,7 +369,8 @@ def load_peers(threads: int) -> tuple[list[type[Peer]], dict[str, str]]:
         try:
             peer.load(threads)
         except ModuleNotFoundError as error:
-            absent[peer.name] = "not installed" if error.name == peer.modules[-1] else str(error)
+            reason = "not installed" if error.name in peer.modules else str(error)
+            absent[peer.name] = f"{reason}; pip install {peer.packages}"
         except Exception as error:  # a broken installation raises what it likes
             absent[peer.name] = f"{type(error).__name__}: {error}"
         else:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import files
-from .outcome import OURS, RIVALS, Outcome, means
+from .outcome import OURS, Outcome, means, times
 from .probes import Limits
 
 
@@ -33,14 +33,18 @@ def warn_if_busy(out: Console, load: float) -> None:
 def write_json(out: Console, path: Path, record: Mapping[str, Any]) -> None:
     with files.whole(path) as file:
         file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
-    out.print(f"wrote {escape(str(path))}")
+    say_where(out, path)
 
 
 def write_picture(out: Console, path: Path, figure: Any) -> None:
     """Write a figure of matplotlib in the format that the ending of the file names."""
     with files.whole(path) as file:
         figure.savefig(file, format=path.suffix[1:])
-    out.print(f"wrote {escape(str(path))}")
+    say_where(out, path)
+
+
+def say_where(out: Console, path: Path) -> None:
+    out.print(f"wrote {escape(str(path.resolve()))}", soft_wrap=True)
 
 
 def new_table(title: str, caption: str | None = None) -> Table:
@@ -53,15 +57,10 @@ def duration(seconds: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def rival_name(outcomes: Sequence[Outcome]) -> str:
-    """Name what speed-ups are against."""
-    return "best peer" if any(name in RIVALS for outcome in outcomes for name in outcome.samples) else "NumPy"
-
-
 def ratio(value: float | None) -> Text:
     if value is None:
         return Text("-", style="dim")
-    return Text(f"{value:.2f}", style="bold green" if value >= 1 else "bold red")
+    return Text(times(value), style="bold green" if value >= 1 else "bold red")
 
 
 def percent(value: float | None) -> Text:
@@ -69,51 +68,60 @@ def percent(value: float | None) -> Text:
 
 
 def times_table(outcomes: Sequence[Outcome], names: Sequence[str], title: str) -> Table:
-    """Every shape, every contender; the fastest of each row in bold."""
-    caption = f"speed-up: {rival_name(outcomes)}'s time / that of our fastest way ({', '.join(OURS)})"
+    """Every shape, every contender; the fastest of each row in bold, what was disturbed with a question mark."""
+    compared = any(outcome.rival for outcome in outcomes)
     limited = any(outcome.limit for outcome in outcomes)
-    if limited:
-        caption += "\nlimit: what this machine takes at least; of limit: that / our fastest; bound by: the most of it"
-    table = new_table(title, caption)
+    captions = {
+        f"speed-up: best peer's time / that of our fastest way ({', '.join(OURS)})": compared,
+        "NumPy: this package's own reference": "NumPy" in names,
+        "limit: what this machine takes at least; of limit: that / our fastest; bound by: the most of it": limited,
+        "?, disturbed: other programs were at work, the figure doesn't count": any(map(doubts, outcomes)),
+    }
+    table = new_table(title, "\n".join(caption for caption, applies in captions.items() if applies))
     table.add_column("cell T,B,I,H", overflow="fold")
-    for name in (*names, "speed-up", *(("limit", "of limit", "bound by") if limited else ())):
+    for name in (*names, *["speed-up"][:compared], *(("limit", "of limit", "bound by") if limited else ())):
         table.add_column(name, justify="right", overflow="fold")
     previous = None
     for outcome in outcomes:
         if previous not in (None, outcome.case.cell):
             table.add_section()
         previous = outcome.case.cell
-        fastest = outcome.best(names)
-        row = []
-        for name in names:
-            seconds = outcome.seconds(name)
-            if seconds is not None:
-                row.append(Text(duration(seconds), style="bold" if name == fastest else ""))
-            elif name in outcome.errors:
-                row.append(Text("error", style="red"))
-            else:
-                row.append(Text("-", style="dim"))
-        row.append(ratio(outcome.speedup(outcome.rival)))
+        row = [time_cell(outcome, name, name == outcome.best(names)) for name in names]
+        if compared:
+            row.append(Text("disturbed", style="yellow") if outcome.disturbed else ratio(outcome.speedup))
         if outcome.limit:
             row += [Text(duration(outcome.limit.seconds)), percent(outcome.fraction), Text(outcome.limit.bound)]
         table.add_row(str(outcome.case), *row)
     return table
 
 
+def doubts(outcome: Outcome) -> bool:
+    return any(timing.disturbed for timing in outcome.timings.values())
+
+
+def time_cell(outcome: Outcome, name: str, fastest: bool) -> Text:
+    if name in outcome.errors:
+        return Text("error", style="red")
+    if name not in outcome.timings:
+        return Text("-", style="dim")
+    timing = outcome.timings[name]
+    if timing.disturbed:
+        return Text(f"{duration(timing.median)}?", style="yellow")
+    return Text(duration(timing.median), style="bold" if fastest else "")
+
+
 def means_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> Table:
     rows = means(outcomes)
-    against = [name for name in names if any(name in row for row in rows.values())]
-    if rival_name(outcomes) not in against:
-        against = ["best", *against]
     table = new_table("Speed-up over each, geometric mean over the shapes")
     table.add_column("cell")
-    for name in against:
-        table.add_column(rival_name(outcomes) if name == "best" else name, justify="right", overflow="fold")
-    if any("limit" in row for row in rows.values()):
-        against.append("limit")
-        table.add_column(f"{rival_name(outcomes)}, at the limit", justify="right", overflow="fold")
+    titles = {"best": "best peer"} | {name: name for name in names} | {"limit": "best peer, at the limit"}
+    titles = {
+        name: title for name, title in titles.items() if name == "best" or any(name in row for row in rows.values())
+    }
+    for title in titles.values():
+        table.add_column(title, justify="right", overflow="fold")
     for cell, row in rows.items():
-        table.add_row(cell if cell == "all" else cell.upper(), *(ratio(row.get(name)) for name in against))
+        table.add_row(cell if cell == "all" else cell.upper(), *(ratio(row.get(name)) for name in titles))
     return table
 
 
@@ -154,11 +162,19 @@ def print_report(
     idle_case: str,
 ) -> None:
     out.print(times_table(outcomes, names, title))
-    out.print(means_table(outcomes, names))
-    speedups = [outcome.speedup(outcome.rival) for outcome in outcomes]
-    behind = [str(outcome.case) for outcome, value in zip(outcomes, speedups) if value is not None and value < 1]
+    if not any(outcome.rival for outcome in outcomes):
+        out.print("No other library was timed: there is nothing to compare with.", style="yellow")
+    elif any("best" in row for row in means(outcomes).values()):
+        out.print(means_table(outcomes, names))
+        counted = sum(outcome.speedup is not None for outcome in outcomes)
+        if counted < len(outcomes):
+            out.print(f"These are means of the {counted} of {len(outcomes)} rows that were measured undisturbed.")
+    else:
+        out.print("No geometric mean: too few rows were measured undisturbed.", style="yellow")
+    print_disturbed(out, outcomes)
+    behind = [str(o.case) for o in outcomes if o.speedup is not None and o.speedup < 1]
     if behind:
-        out.print(f"Behind {rival_name(outcomes)} on {len(behind)} of {len(outcomes)} shapes: {'; '.join(behind)}")
+        out.print(f"Behind the best peer on {len(behind)} of {len(outcomes)} shapes: {'; '.join(behind)}")
     if idle:
         costs = ", ".join(f"{name} {extra * 1e3:+.2f} ms" for name, extra in idle.items())
         out.print(f"First call after 50 ms of idling, against a hot one ({idle_case}): {costs}")
@@ -169,3 +185,15 @@ def print_report(
     for outcome in outcomes:
         for name, error in outcome.errors.items():
             out.print(f"[bold red]error[/] {escape(f'{name} on {outcome.case}: {error}')}")
+
+
+def print_disturbed(out: Console, outcomes: Sequence[Outcome]) -> None:
+    """Say how many rows have no speed-up for other programs' sake, and what was seen of these on the first one."""
+    disturbed = [outcome for outcome in outcomes if outcome.disturbed]
+    if disturbed:
+        name, timing = next((name, t) for name, t in disturbed[0].timings.items() if t.disturbed)
+        out.print(
+            f"{len(disturbed)} of {len(outcomes)} rows were disturbed: other programs are at work on this machine. "
+            f"Try again when it is quiet. (The first: on {disturbed[0].case}, {name} {timing.disturbed}.)",
+            style="yellow",
+        )

@@ -13,6 +13,8 @@ ASPECT = 2.0
 """Height of a character's cell by its width."""
 CELL = 0.105
 """Its width in inches."""
+LOWEST = 0.55
+"""The least height of a picture: the scale at the right has three numbers."""
 PALE = 1.5
 """The darkest colours are left out: text stands on them."""
 
@@ -21,6 +23,8 @@ def text(
     characters: str, values: npt.ArrayLike, *, limit: Optional[float] = None, columns: int = 80, ax: Any = None
 ) -> Any:
     """Draw a text, each character on the colour of its value, as Karpathy, Johnson and Fei-Fei 2015 show a unit.
+
+    The scale of the colours stands at the right.
 
     Parameters
     ----------
@@ -61,11 +65,15 @@ def text(
     for (row, column), value in zip(places, numbers):
         grid[row, column] = value
     widest = 1 + max(column for _, column in places)
-    ax = open_axes(ax, CELL * widest + 0.2, CELL * ASPECT * rows + 0.2)
+    ax = open_axes(ax, CELL * widest + 0.7, max(LOWEST, CELL * ASPECT * rows + 0.2))
     colours = SIGNED.with_extremes(bad="white")
-    ax.imshow(
+    image = ax.imshow(
         grid[:, :widest], cmap=colours, vmin=-PALE * most, vmax=PALE * most, aspect=ASPECT, interpolation="nearest"
     )
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.01, fraction=0.05, aspect=12, ticks=[-most, 0, most], format="{x:.2g}")
+    bar.ax.set_ylim(-most, most)
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.outline.set_visible(False)
     style = {"ha": "center", "va": "center_baseline", "family": "monospace", "fontsize": 8}
     for (row, column), character in zip(places, characters):
         if character == "\n":

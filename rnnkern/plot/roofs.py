@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from ..cli.outcome import Outcome
 from ..cli.probes import Limits
 from .results import read
-from .sheet import open_figure
+from .sheet import caption, open_figure
 
 GREEN, ROOF = "#1b7f3b", "#777777"
 ROOM = 8
@@ -74,8 +74,8 @@ def draw_roofline(outcomes: Sequence[Outcome], team: Limits, title: str, figure:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
     panels[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    note = "dots: the best of rnnkern; labels: T,B,I,H\nrings: the limit, with activations, latencies and barriers"
-    figure.suptitle(f"{title}\n{note}", x=0.01, ha="left", fontsize=10, color="#555555")
+    rings = "rings: the limit, with activations, latencies and barriers"
+    caption(figure, title, "dots: the best of rnnkern; labels: T,B,I,H", rings)
     return figure
 
 

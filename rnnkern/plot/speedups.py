@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..cli.contenders import Reference
-from ..cli.outcome import RIVALS, Outcome, means
+from ..cli.outcome import RIVALS, Outcome, means, times
 from .results import read
-from .sheet import open_figure
+from .sheet import caption, open_figure
 
 COLOURS = {
     "torch": "#e4572e",
@@ -26,7 +26,7 @@ COLOURS = {
 FARTHEST = 40
 """Slower ones stand there as an arrow: outliers don't squeeze the rest."""
 AHEAD, BEHIND = "#cdeacf", "#f8cdc6"
-AHEAD_TEXT, BEHIND_TEXT = "#1b7f3b", "#c0271a"
+AHEAD_TEXT, BEHIND_TEXT, DISTURBED = "#1b7f3b", "#c0271a", "#b58900"
 
 
 def formats() -> list[str]:
@@ -38,7 +38,8 @@ def speed(results: str | os.PathLike[str] | Mapping[str, Any], *, figure: Any = 
     """Draw what `bench` measured, as its option `--plot` does.
 
     One panel per cell, one row per shape: a dot for each peer's time as a multiple of the best of ours. The bar ends
-    at the best peer, the number is its multiple. Without peers NumPy takes their place.
+    at the best peer, the number is its multiple. Rows that were disturbed have none. Without peers there are only the
+    dots of NumPy.
 
     Parameters
     ----------
@@ -63,41 +64,69 @@ def speed(results: str | os.PathLike[str] | Mapping[str, Any], *, figure: Any = 
 def draw(outcomes: Sequence[Outcome], title: str, figure: Any = None) -> Any:
     averages = means(outcomes)
     groups = {cell: [o for o in outcomes if o.case.cell == cell] for cell in averages if cell != "all"}
-    shown = [name for name in RIVALS if any(name in o.samples for o in outcomes)] or [Reference.name]
+    shown = [name for name in RIVALS if any(name in o.timings for o in outcomes)] or [Reference.name]
     rows = max(map(len, groups.values()))
     figure = open_figure(figure, 1.6 + 4 * len(groups), 2 + 0.33 * rows)
     panels = figure.subplots(1, len(groups), sharex=True, squeeze=False)[0]
     for panel, (cell, members) in zip(panels, groups.items()):
         draw_cell(panel, members, shown)
-        mean = averages[cell].get("best")
-        title_end = f"   geometric mean {mean:.2f}×" if mean else ""
         panel.set_xlabel("time / time of rnnkern")
-        panel.set_title(cell.upper() + title_end, loc="left", weight="bold")
-    values = [min(value, FARTHEST) for o in outcomes for name in shown if (value := o.speedup(name)) is not None]
-    scale(panels[0], min([0.8, *values]), max([2.0, *values]))
-    figure.suptitle(f"{title}; rows are T,B,I,H", x=0.01, ha="left", fontsize=10, color="#555555")
+        panel.set_title(f"{cell.upper()}   {summary(members, averages[cell].get('best'))}", loc="left", weight="bold")
+    values = [value for o in outcomes for name in shown if (value := o.speedup_over(name)) is not None]
+    scale(panels[0], min([0.8, *values]), min(FARTHEST, max([2.0, *values])))
+    caption(figure, f"{title}; rows are T,B,I,H", *warnings(outcomes))
     dots = [Line2D([], [], ls="", marker="o", ms=7, color=COLOURS[name], label=name) for name in shown]
     dots.append(Line2D([], [], color="black", lw=1.4, label="rnnkern"))
     figure.legend(handles=dots, loc="outside lower center", ncols=len(dots), frameon=False, handletextpad=0.3)
     return figure
 
 
+def summary(outcomes: Sequence[Outcome], mean: float | None) -> str:
+    """The geometric mean, and of how many rows it is where that is not all."""
+    if mean is None:
+        return ""
+    counted = sum(outcome.speedup is not None for outcome in outcomes)
+    rows = f"\nof {counted} of {len(outcomes)} rows" if counted < len(outcomes) else ""
+    return f"geometric mean {times(mean)}×{rows}"
+
+
+def warnings(outcomes: Sequence[Outcome]) -> list[str]:
+    """What a reader must know before the numbers."""
+    disturbed, left_out = (sum(getattr(o, name) for o in outcomes) for name in ("disturbed", "left_out"))
+    found = []
+    if disturbed:
+        found.append(f"{disturbed} of {len(outcomes)} rows were disturbed by other programs: they have no number.")
+    if left_out:
+        found.append(f"There was no time for {left_out} of {len(outcomes)} rows.")
+    if not any(outcome.rival for outcome in outcomes):
+        found.append("No other library was timed; NumPy is this package's own reference.")
+    return found
+
+
 def draw_cell(panel: Any, outcomes: Sequence[Outcome], shown: Sequence[str]) -> None:
     for row, outcome in enumerate(outcomes):
-        best = outcome.speedup(outcome.rival)
+        best = outcome.speedup
+        number: dict[str, Any] = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 9}
         if best is not None:
             ahead = best >= 1
             panel.barh(row, min(best, FARTHEST) - 1, left=1, height=0.7, color=AHEAD if ahead else BEHIND, zorder=1)
-            style = {"color": AHEAD_TEXT if ahead else BEHIND_TEXT, "weight": "bold", "fontsize": 9}
-            place = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "center"}
-            panel.text(1, row, f"{best:.2f}×", **place, **style)
+            style = {"color": AHEAD_TEXT if ahead else BEHIND_TEXT, "weight": "bold"}
+            panel.text(1.01, row, f"{times(best)}×", **number, **style)  # beside the panel: no dot is there
+        elif outcome.disturbed or outcome.left_out:
+            panel.text(1.01, row, "disturbed" if outcome.disturbed else "no time", color=DISTURBED, **number)
         for name in shown:
-            value = outcome.speedup(name)
+            value = outcome.speedup_over(name)
             if value is not None:
                 size = 58 if name == outcome.rival else 26
                 mark = "o" if value <= FARTHEST else ">"
-                style = {"marker": mark, "s": size, "color": COLOURS[name], "edgecolor": "white", "lw": 0.8}
-                panel.scatter(min(value, FARTHEST), row, zorder=3, **style)
+                dot: dict[str, Any] = {
+                    "marker": mark,
+                    "s": size,
+                    "color": COLOURS[name],
+                    "edgecolor": "white",
+                    "lw": 0.8,
+                }
+                panel.scatter(min(value, FARTHEST), row, zorder=3, **dot)
     panel.axvline(1, color="black", lw=1.4, zorder=2)
     panel.set_yticks(range(len(outcomes)), [outcome.case.label for outcome in outcomes], fontsize=9)
     panel.set_ylim(len(outcomes) - 0.4, -0.6)
@@ -108,10 +137,10 @@ def draw_cell(panel: Any, outcomes: Sequence[Outcome], shown: Sequence[str]) -> 
 
 
 def scale(panel: Any, low: float, high: float) -> None:
-    """Logarithmic from below `low` to well above `high`: the numbers stand at the right."""
+    """Logarithmic, from below `low` to above `high`."""
     decades = math.log10(high / low)
     panel.set_xscale("log")
-    panel.set_xlim(low * 10 ** (-0.05 * decades), high * 10 ** (0.22 * decades))
+    panel.set_xlim(low * 10 ** (-0.05 * decades), high * 10 ** (0.05 * decades))
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.8 else (1,)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     panel.xaxis.set_minor_formatter(NullFormatter())
