@@ -25,13 +25,12 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from aeon.datasets import load_basic_motions, load_japanese_vowels
-from arguments import new_file, parse_with_short
+from arguments import add_plot, parse_with_short, save
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -39,6 +38,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import rnnkern.torch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Source(NamedTuple):
@@ -162,15 +164,12 @@ def recording_accuracy(logits: Tensor, part: Part) -> float:
     return accuracy(together, part.labels[:: part.windows])
 
 
-def plot(results: dict[str, dict[str, Training]], path: Path) -> None:
+def plot(results: dict[str, dict[str, Training]]) -> Figure:
     """By data set: the loss against the seconds of training, and the last model's confusion matrix."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    size = (10, 4 * len(results))
-    figure, rows = pyplot.subplots(len(results), 2, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=(10, 4 * len(results)), layout="constrained")
+    rows = figure.subplots(len(results), 2, squeeze=False)
     for (left, right), (name, trainings) in zip(rows, results.items()):
         for layers, training in trainings.items():
             left.semilogy(*zip(*training.curve), label=layers)
@@ -182,15 +181,16 @@ def plot(results: dict[str, dict[str, Training]], path: Path) -> None:
         pairs = part.labels * count + training.logits().argmax(dim=1)
         matrix = torch.bincount(pairs, minlength=count**2).reshape(count, count)
         share = (matrix / matrix.sum(dim=1, keepdim=True)).numpy()
-        right.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        image = right.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for (row, column), number in np.ndenumerate(matrix.numpy()):
             color = "white" if share[row, column] > 0.5 else "black"
             right.text(column, row, str(number), ha="center", va="center", color=color)
         right.set_xticks(range(count), data.classes)
         right.set_yticks(range(count), data.classes)
         unit = "windows of half a second" if part.windows else "utterances"
+        figure.colorbar(image, ax=right, label="of the true ones")
         right.set(title=f"{name}: test {unit}, {layers}", xlabel="found", ylabel="true")
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -206,9 +206,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="25 epochs")
     parser.add_argument("--threads", type=int, default=1, help="of either way (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--plot", type=new_file, metavar="FILE", help="draw the losses over time and the confusion matrices"
-    )
+    add_plot(parser, "the losses over time and the confusion matrices")
     options = parse_with_short(parser, argv, epochs=25)
     for name in options.data:
         if name not in SOURCES:  # argparse's choices don't take a list as default
@@ -265,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     for failure in failures:
         console.print(failure, style="red")
     if options.plot:
-        plot(results, options.plot)
+        save(plot(results), options.plot, console, dpi=150)
     return 1 if failures else 0
 
 

@@ -21,10 +21,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import log, sqrt
 from pydoc_data.topics import topics
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from arguments import new_file
+from arguments import add_plot, save
 from kneser_ney import KneserNey
 from numpy.typing import NDArray
 from rich.console import Console
@@ -33,6 +33,9 @@ from rich.table import Column, Table
 from threadpoolctl import threadpool_limits
 
 import rnnkern
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.floating]
 Ids = NDArray[np.intp]
@@ -216,13 +219,11 @@ def train(
         adam.step(gradients, options.rate * min(1.0, (count + 1) / 50) * (1 - done))
 
 
-def plot(curves: Mapping[str, Curve], baseline: float, options: argparse.Namespace) -> None:
-    import matplotlib
+def plot(curves: Mapping[str, Curve], baseline: float, options: argparse.Namespace) -> Figure:
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     for cell, curve in curves.items():
         seconds, bits = np.array(curve).T
         axes.plot(seconds, 2**bits, marker=".", label=cell)
@@ -232,7 +233,7 @@ def plot(curves: Mapping[str, Curve], baseline: float, options: argparse.Namespa
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend()
-    figure.savefig(options.plot, dpi=110)
+    return figure
 
 
 WORDS = {"batch": 8, "steps": 32, "hidden": 256, "embedding": 128, "epochs": 12}
@@ -261,7 +262,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("minutes", 4.5, "end each training earlier than that")
     add("temperature", 0.7, "of the sample's softmax")
     add("seed", 0, "of all random numbers")
-    parser.add_argument("--plot", type=new_file, metavar="FILE", help="draw the learning curves")
+    add_plot(parser, "the learning curves")
     chosen = parser.parse_args(argv)
     parser.set_defaults(**(WORDS if chosen.words else {}) | (SHORT if chosen.short else {}))
     options = parser.parse_args(argv)
@@ -307,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
             table.add_row(cell, f"{hidden}", f"{parameters:,}", f"{bits:.3f}", f"{2**bits:.2f}", f"{seconds:.0f}")
     console.print(table)
     if options.plot:
-        plot(curves, baseline, options)
+        save(plot(curves, baseline, options), options.plot, console, dpi=110)
 
     best = min(curves, key=lambda cell: curves[cell][-1][1])
     console.rule(f"a sample of the {best}, temperature {options.temperature}")

@@ -18,10 +18,9 @@ import argparse
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from arguments import parse_with_short
+from arguments import add_plot, parse_with_short, save
 from language_model import CELLS, Array, Ids, LanguageModel, manual, train
 from language_model import parse as language_model_options
 from matplotlib.figure import Figure
@@ -238,11 +237,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2, help="end each training earlier than that (%(default)s)")
     parser.add_argument("--short", action="store_true", help="small networks, three epochs: half a minute")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot-dir", type=Path, metavar="DIR", help="write the pictures there")
-    options = parse_with_short(parser, argv, hidden=64, epochs=3)
-    if options.plot_dir and not options.plot_dir.is_dir():
-        parser.error(f"argument --plot-dir: there is no directory {options.plot_dir}")
-    return options
+    add_plot(parser, "three pictures: FILE with -gradients, -units and -gates before its ending")
+    return parse_with_short(parser, argv, hidden=64, epochs=3)
 
 
 def fit(
@@ -313,17 +309,16 @@ def main(argv: list[str] | None = None) -> int:
     founds = [find(name, memories, control, [of[name] for of in known], rng) for name in known[0]]
     failures += report_units(founds, console)
 
-    if options.plot_dir:
+    if options.plot:
         ranked = np.argsort(-memories[1]["LSTM"].std(axis=0)).tolist()
         units = list(dict.fromkeys([found.best["LSTM"][0] for found in founds] + ranked))[:12]
         pictures = {
-            "gradients.png": draw_gradients(untrained, trained, windows),
-            "units.png": draw_units(founds, memories[1], text[split:], known[1]),
-            "gates.png": draw_gates(trained["LSTM"], ids[split:], text[split:], known[1]["quotes"], units),
+            "gradients": draw_gradients(untrained, trained, windows),
+            "units": draw_units(founds, memories[1], text[split:], known[1]),
+            "gates": draw_gates(trained["LSTM"], ids[split:], text[split:], known[1]["quotes"], units),
         }
         for name, figure in pictures.items():
-            figure.savefig(options.plot_dir / name, dpi=120)
-            console.print(f"wrote {options.plot_dir / name}")
+            save(figure, options.plot.with_stem(f"{options.plot.stem}-{name}"), console, dpi=120)
     for failure in failures:
         console.print(failure, style="bold red")
     return 1 if failures else 0

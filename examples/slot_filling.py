@@ -30,11 +30,10 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from arguments import new_file, parse_with_short
+from arguments import add_plot, parse_with_short, save
 from faker.providers.address import de_AT, de_CH, de_DE
 from faker.providers.person.de_DE import Provider as German
 from rich.console import Console
@@ -44,6 +43,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import rnnkern.torch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SLOTS = ("-", "destination", "departure", "date", "time")
 WORDS = ("one-hot", "hashing", "learned")
@@ -253,14 +255,12 @@ def wrong(scores: Mapping[tuple[str, bool], Scores]) -> list[str]:
     return found
 
 
-def plot(trainings: Mapping[tuple[str, bool], Training], scores: Mapping[tuple[str, bool], Scores], path: Path) -> None:
+def plot(trainings: Mapping[tuple[str, bool], Training], scores: Mapping[tuple[str, bool], Scores]) -> Figure:
     """The table's F1, and slots of one town in two sentences."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), width_ratios=(2, 1.3, 1.3), layout="constrained")
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=(2, 1.3, 1.3))
     bars, colours = axes[0], {True: "#2b6cb0", False: "#a0aec0"}
     for i, ((_, recurrent), values) in enumerate(scores.items()):
         for j, value in enumerate(values[:2]):
@@ -274,11 +274,12 @@ def plot(trainings: Mapping[tuple[str, bool], Training], scores: Mapping[tuple[s
     bars.spines[["top", "right"]].set_visible(False)
     for panel, example in zip(axes[1:], EXAMPLES):
         shown = trainings["hashing", True].probabilities(example, [TOWN])[:, 0]
-        panel.imshow(shown.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        image = panel.imshow(shown.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         panel.set_yticks(range(len(shown)), example.format(TOWN).split())
         panel.set_xticks(range(len(SLOTS)), SLOTS, rotation=40, ha="right")
     axes[1].set_title("LSTM with hashing, an unknown name", loc="left")
-    figure.savefig(path, dpi=110)
+    figure.colorbar(image, ax=axes[1:], label="probability of the slot")
+    return figure
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -293,9 +294,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=6, help="times that each network reads them (%(default)s)")
     parser.add_argument("--short", action="store_true", help="fewer sentences and epochs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--plot", type=new_file, metavar="FILE", help="draw the F1 of all, and the slots of a town in two sentences"
-    )
+    add_plot(parser, "the F1 of all, and the slots of a town in two sentences")
     options = parse_with_short(parser, argv, sentences=3000, epochs=4)
     for name in ("sentences", "hidden", "buckets", "size", "batch", "epochs"):
         if getattr(options, name) < 1:
@@ -333,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
                 table.add_row(kind, network, *(f"{score:.3f}" for score in found))
     console.print(table)
     if options.plot:
-        plot(trainings, scores, options.plot)
+        save(plot(trainings, scores), options.plot, console, dpi=110)
     failures = wrong(scores)
     for failure in failures:
         console.print(failure, style="bold red")

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime
-from arguments import new_file
+from arguments import add_plot, save
 from onnx.utils import Extractor
 from rich.console import Console
 from rich.progress import Progress
@@ -27,6 +28,9 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 import rnnkern.onnx
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RECORDINGS = Path("/usr/share/sounds/alsa")
 NOISE = "Noise"
@@ -146,13 +150,11 @@ def heard(probabilities: np.ndarray, spans: dict[str, Span]) -> tuple[dict[str, 
     return parts, int(elsewhere.sum())
 
 
-def plot(sound: np.ndarray, probabilities: np.ndarray, spans: dict[str, Span], path: Path) -> None:
-    import matplotlib
+def plot(sound: np.ndarray, probabilities: np.ndarray, spans: dict[str, Span]) -> Figure:
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    axes = figure.subplots()
     axes.plot(np.arange(len(sound)) / RATE, sound, color="0.6", linewidth=0.3, label="waveform")
     ends = (1 + np.arange(len(probabilities))) * CHUNK / RATE
     axes.step(ends, probabilities, color="tab:red", where="pre", label="probability of speech")
@@ -161,7 +163,7 @@ def plot(sound: np.ndarray, probabilities: np.ndarray, spans: dict[str, Span], p
         axes.text((begin + end) / 2, 1.03, name.replace("_", " "), ha="center", fontsize="small")
     axes.set(xlabel="seconds", xlim=(0, len(sound) / RATE), ylim=(-0.75, 1.12))
     axes.legend(loc="lower right", ncols=2)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -169,9 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recordings", type=Path, default=RECORDINGS, help="folder of .wav files (%(default)s)")
     parser.add_argument("--short", action="store_true", help="two of the phrases")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the phrases")
-    parser.add_argument(
-        "--plot", type=new_file, metavar="FILE", help="draw the waveform, and the probability of speech over it"
-    )
+    add_plot(parser, "the waveform, and the probability of speech over it")
     options = parser.parse_args(argv)
     sounds = read(options.recordings)
     if len(sounds) < 2 or NOISE not in sounds:
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     difference = float(np.abs(probabilities - expected).max())
     console.print(f"the probabilities differ by {difference:.1e} at most")
     if options.plot:
-        plot(sound, probabilities, spans, options.plot)
+        save(plot(sound, probabilities, spans), options.plot, console, dpi=150)
     return 0 if difference <= TOLERANCE and min(parts.values()) >= PART_SPOKEN and not elsewhere else 1
 
 

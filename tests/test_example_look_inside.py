@@ -51,11 +51,11 @@ def test_look_inside_memory_is_that_of_the_whole_text(look_inside):
 
 
 def test_look_inside(look_inside, tmp_path, capsys):
-    assert look_inside.main(["--short", "--plot-dir", str(tmp_path)]) == 0
+    assert look_inside.main(["--short", "--plot", str(tmp_path / "inside.png")]) == 0
     printed = capsys.readouterr().out
     assert len(re.findall(r"bits per held-out character", printed)) == 3
     for name in ("gradients", "units", "gates"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        assert (tmp_path / f"inside-{name}.png").stat().st_size > 10_000
 
 
 def test_look_inside_notices_what_is_wrong(look_inside, monkeypatch, capsys):
@@ -70,7 +70,10 @@ def test_look_inside_notices_what_is_wrong(look_inside, monkeypatch, capsys):
     assert "no unit follows quotes better than chance and than the untrained networks" in printed
 
 
-def test_look_inside_needs_a_directory(look_inside, capsys):
+@pytest.mark.parametrize(
+    ("path", "message"), [("missing/a.png", "there is no directory missing"), ("a.doc", "must end in one of .")]
+)
+def test_look_inside_checks_where_pictures_go(look_inside, path, message, capsys):
     with pytest.raises(SystemExit):
-        look_inside.main(["--plot-dir", "missing"])
-    assert "there is no directory missing" in capsys.readouterr().err
+        look_inside.main(["--plot", path])
+    assert message in capsys.readouterr().err
