@@ -1,6 +1,7 @@
 // Every sum over steps and sequences runs from the last step to the first and, within a step, from the last row to the
-// first. So the gradients depend neither on the blocks of time nor on the threads, which only divide what is summed
-// into.
+// first; short sums are added up to longer ones, so that the error does not grow with their number. Where one ends and
+// the next begins follows from the sizes. So the gradients do not depend on the threads, which only divide what is
+// summed into.
 #include "backward.hpp"
 
 #include <algorithm>
@@ -34,6 +35,26 @@ Factors<T> take_factors(Arena& arena, const Shape<T>& shape, int64_t width, int6
   return {width, arena.take<const T*>(rows), copies ? arena.take<T>(rows * stride) : nullptr};
 }
 
+// Rows whose products are made at a time, and rows whose sums are added before they go to the gradient.
+constexpr int64_t kPieceRows = 1024, kPartRows = 8192;
+
+template <class T>
+Weights<T> take_rests(Arena& arena, const BackwardLayer<T>& layer, const Weights<T>& out) {
+  const Shape<T>& shape = layer.forward.shape;
+  const int64_t rows = shape.info().gates * shape.units;
+  const bool many = layer.forward.batch->total() > kPartRows;
+  const auto take = [&](const T* wanted, int64_t count) { return wanted ? arena.take<T>(count) : nullptr; };
+  Weights<T> rests{};
+  rests.ih = many ? take(out.ih, rows * shape.inputs) : nullptr;
+  rests.hh = many ? take(out.hh, rows * shape.outputs) : nullptr;
+  rests.hr = many ? take(out.hr, shape.outputs * shape.units) : nullptr;
+  rests.bias_ih = take(out.bias_ih, rows);
+  rests.bias_hh = take(out.bias_hh, rows);
+  rests.bias_hr = take(out.bias_hr, shape.outputs);
+  rests.peephole = take(out.peephole, 3 * shape.units);
+  return rests;
+}
+
 }  // namespace
 
 template <class T>
@@ -60,6 +81,11 @@ void lay_out_backward(Arena& arena, BackwardLayer<T>& layer, bool with_dx, bool 
       direction.h_factors = take_factors(arena, shape, shape.outputs, rows, read(forward.direction[d].y));
       if (two_products)
         direction.inner_factors = take_factors(arena, shape, units, rows, {direction.inner, units, units});
+      if (direction.dweights) {
+        if (direction.dweights->peephole)
+          for (const T**& list : direction.c_rows) list = arena.take<const T*>(rows);
+        direction.rests = take_rests(arena, layer, *direction.dweights);
+      }
     }
     direction.dx_own =
         with_dx && d > 0 && layer.concurrent() ? arena.take<T>(forward.batch->total() * shape.inputs) : nullptr;
@@ -109,7 +135,7 @@ class BackwardRunner {
       for (int64_t step = last_ - 1; step >= first_; --step) back(step);
       worker_.wait_crew();
       if (layer_.dx.data) input_gradient();
-      if (direction_.dweights) weight_gradients(block == blocks - 1);
+      if (direction_.dweights) weight_gradients(block == 0);
       if (worker_.wait_crew()) return false;
     }
     for (int gate = 0; gate < info().gates; ++gate)
@@ -338,83 +364,115 @@ class BackwardRunner {
         gather({direction_.inner + (block_row(step + 1) - 1) * units, -units, nullptr}, direction_.inner + rows * units,
                direction_.inner_factors);
     }
+    if (direction_.dweights->peephole)
+      for (int which = 0; which < 2; ++which) gather_c(which == 1, direction_.c_rows[which]);
     worker_.wait_crew();
   }
 
-  // Gates that follow one another, in the gradients and in the weights, are one matrix.
-  void weight_gradients(bool first) const {
+  // c of each row of the block, after its step or before it.
+  void gather_c(bool after, const T** list) const {
+    const int64_t rows = block_row(last_), units = shape_.units, *reversed = direction_.reversed;
+    const T* const c0 = layer_.forward.direction[d_].c0;
+    for (int64_t step = last_ - 1 - worker_.rank(); step >= first_; step -= worker_.crew()) {
+      const int64_t active = batch_.active(step), row = rows - block_row(step + 1), at = after ? step : step - 1;
+      const int64_t skipped = batch_.size() - active;
+      Rows<const T> from{layer_.forward.zeros, 0, nullptr};
+      if (at >= kept_.origin)
+        from = {c_at(at).base, units, reversed + 3 * batch_.size() + skipped};
+      else if (at >= 0)
+        from = {c_at(at).base + (active - 1) * units, -units, nullptr};
+      else if (c0)
+        from = {c0, units, reversed + skipped};
+      for (int64_t i = 0; i < active; ++i) list[row + i] = from.base + (from.index ? from.index[i] : i) * from.stride;
+    }
+  }
+
+  // The block's part of the gradients, a piece after the other.
+  void weight_gradients(bool last_block) {
     gather_factors();
-    const Weights<T>& out = *direction_.dweights;
-    const int64_t units = shape_.units, rows = block_row(last_), stride = shape_.dgates_stride();
-    const T* last_row = direction_.dgates + (rows - 1) * stride;
-    // This thread's rows of out (count, width) = a^T b.
-    const auto outer = [&](const T* a, int64_t a_stride, int64_t count, const Factors<T>& b, T* to) {
-      const Range own = share(count, worker_.crew(), worker_.rank(), shape_.lanes());
-      const PanelRows<T> panels{b.rows, 0, shape_.lanes() * (packs_factors(shape_) ? rows : 1)};
-      shape_.kernels->outer(
-          {own.size(), b.width, rows, a + own.first, -a_stride, panels, to + own.first * b.width, b.width, !first});
-    };
-    const auto sum = [&](const T* a, int64_t a_stride, int64_t count, T* to, T* copy) {
-      const Range own = share(count, worker_.crew(), worker_.rank(), shape_.lanes());
-      shape_.kernels->column_sum(
-          {rows, own.size(), {a + own.first, -a_stride, nullptr}, {nullptr, 0, nullptr}, to + own.first, !first});
-      if (copy) std::copy(to + own.first, to + own.last, copy + own.first);
-    };
+    for (int64_t rows = block_row(last_), first = 0; first < rows; first += kPieceRows) {
+      const int64_t count = std::min(kPieceRows, rows - first);
+      const bool last = last_block && first + count == rows;
+      pending_ += count;
+      add_piece({first, count, last, last || pending_ >= kPartRows});
+      if (pending_ >= kPartRows) pending_ = 0, parts_ = true;
+      begun_ = true;
+    }
+  }
+
+  // Rows of the block, counted from its end; whether they are the last of all, and whether a part ends with them.
+  struct Piece {
+    int64_t first, count;
+    bool last, ends_part;
+  };
+
+  // Gates that follow one another, in the gradients and in the weights, are one matrix.
+  void add_piece(const Piece& piece) const {
+    const Weights<T>&out = *direction_.dweights, &rest = direction_.rests;
+    const int64_t units = shape_.units, stride = shape_.dgates_stride();
+    const T* a = row_from_end(direction_.dgates, stride, piece);
     for (int slot = 0, gates; slot < info().gates; slot += gates) {
       const int gate = info().slot_gate[slot];
       for (gates = 1; slot + gates < info().gates && info().slot_gate[slot + gates] == gate + gates;) ++gates;
-      const T* a = last_row + slot * units;
-      outer(a, stride, gates * units, direction_.x_factors, out.ih + gate * units * shape_.inputs);
+      const int64_t row = gate * units, count = gates * units;
+      add_products(piece, a + slot * units, stride, count, direction_.x_factors,
+                   at({out.ih, rest.ih}, row * shape_.inputs));
       const bool same = out.bias_hh && gate != info().param_gate;
       if (out.bias_ih)
-        sum(a, stride, gates * units, out.bias_ih + gate * units, same ? out.bias_hh + gate * units : nullptr);
+        add_rows(piece, a + slot * units, stride, count, at({out.bias_ih, rest.bias_ih}, row), nullptr,
+                 same ? out.bias_hh + row : nullptr);
     }
     for (int stage = 0; stage < info().stages; ++stage) {
       const StageInfo& s = info().stage[stage];
-      const T* a = last_row + s.first_slot * units;
-      outer(a, stride, s.gates * units, stage == 0 ? direction_.h_factors : direction_.inner_factors,
-            out.hh + s.first_gate * units * shape_.stage_depth(stage));
+      add_products(piece, a + s.first_slot * units, stride, s.gates * units,
+                   stage == 0 ? direction_.h_factors : direction_.inner_factors,
+                   at({out.hh, rest.hh}, s.first_gate * units * shape_.stage_depth(stage)));
     }
     if (out.bias_hh && info().param_gate >= 0) {
       const StageInfo& s = info().stage[0];
-      sum(last_row + (s.first_slot + info().param_gate - s.first_gate) * units, stride, units,
-          out.bias_hh + info().param_gate * units, nullptr);
+      add_rows(piece, a + (s.first_slot + info().param_gate - s.first_gate) * units, stride, units,
+               at({out.bias_hh, rest.bias_hh}, info().param_gate * units));
     }
-    if (out.hr) {
-      const int64_t outputs = shape_.outputs;
-      const T* last_projected = direction_.dprojected + (rows - 1) * outputs;
-      outer(last_projected, outputs, outputs, direction_.inner_factors, out.hr);
-      if (out.bias_hr) sum(last_projected, outputs, outputs, out.bias_hr, nullptr);
-    }
-    if (out.peephole) peephole_gradients(first, out.peephole);
+    if (out.peephole)
+      for (int i = 0; i < 3; ++i) {
+        const Peephole& p = info().peephole[i];
+        add_rows(piece, a + p.slot * units, stride, units, at({out.peephole, rest.peephole}, i * units),
+                 direction_.c_rows[p.new_c] + piece.first);
+      }
+    if (!out.hr) return;
+    const int64_t outputs = shape_.outputs;
+    const T* projected = row_from_end(direction_.dprojected, outputs, piece);
+    add_products(piece, projected, outputs, outputs, direction_.inner_factors, {out.hr, rest.hr});
+    if (out.bias_hr) add_rows(piece, projected, outputs, outputs, {out.bias_hr, rest.bias_hr});
   }
 
-  void peephole_gradients(bool first, T* out) const {
-    const int64_t units = shape_.units, stride = shape_.dgates_stride();
-    const Range own = share(units, worker_.crew(), worker_.rank(), shape_.lanes());
-    for (int64_t step = last_ - 1; step >= first_; --step) {
-      const int64_t active = batch_.active(step);
-      for (int peephole = 0; peephole < 3; ++peephole) {
-        const Peephole& p = info().peephole[peephole];
-        const T* a = direction_.dgates + (block_row(step + 1) - 1) * stride + p.slot * units + own.first;
-        shape_.kernels->column_sum({active,
-                                    own.size(),
-                                    {a, -stride, nullptr},
-                                    reversed_c(p.new_c ? step : step - 1, active, own.first),
-                                    out + peephole * units + own.first,
-                                    !(first && step == last_ - 1)});
-      }
-    }
+  const T* row_from_end(const T* rows, int64_t stride, const Piece& piece) const {
+    return rows + (block_row(last_) - 1 - piece.first) * stride;
   }
-  // c after a step, the last of `active` rows first.
-  Rows<const T> reversed_c(int64_t step, int64_t active, int64_t column) const {
-    const int64_t units = shape_.units;
-    const Direction<T>& direction = layer_.forward.direction[d_];
-    if (step < 0 && !direction.c0) return {layer_.forward.zeros, 0, nullptr};
-    if (step < 0) return {direction.c0 + column, units, direction_.reversed + batch_.size() - active};
-    const T* base = c_at(step).base + column;
-    if (step < kept_.origin) return {base + (active - 1) * units, -units, nullptr};
-    return {base, units, direction_.reversed + 4 * batch_.size() - active};
+  static Total<T> at(Total<T> total, int64_t offset) {
+    return {total.sum + offset, total.rest ? total.rest + offset : nullptr};
+  }
+  Range own_part(int64_t count) const { return share(count, worker_.crew(), worker_.rank(), shape_.lanes()); }
+
+  // This thread's rows of total (count, width) += a^T b. `a` goes backwards.
+  void add_products(const Piece& piece, const T* a, int64_t a_stride, int64_t count, const Factors<T>& b,
+                    Total<T> total) const {
+    const Range own = own_part(count);
+    const PanelRows<T> panels{b.rows + piece.first, 0, shape_.lanes() * (packs_factors(shape_) ? block_row(last_) : 1)};
+    const Total<T> to = at(total, own.first * b.width);
+    shape_.kernels->outer({own.size(), b.width, piece.count, a + own.first, -a_stride, panels,
+                           to.rest ? to.rest : to.sum, b.width, begun_});
+    if (to.rest && piece.ends_part) shape_.kernels->add_part({own.size() * b.width, to.sum, to.rest, parts_});
+  }
+
+  // This thread's columns of total (count) += the rows of a, or of a times c.
+  void add_rows(const Piece& piece, const T* a, int64_t a_stride, int64_t count, Total<T> total,
+                const T* const* c = nullptr, T* copy = nullptr) const {
+    const Range own = own_part(count);
+    const Total<T> to = at(total, own.first);
+    shape_.kernels->column_sum(
+        {piece.count, own.size(), {a + own.first, -a_stride, nullptr}, c, own.first, to.sum, to.rest, begun_});
+    if (copy && piece.last) std::copy_n(to.sum, own.size(), copy + own.first);
   }
 
   static void zero(T* array, int64_t first, int64_t count) {
@@ -455,6 +513,9 @@ class BackwardRunner {
   int64_t* block_rows_;  // of the gradients of the gates, and of dx, by (step, own row) of the block
   int64_t* block_dx_;
   int64_t first_ = 0, last_ = 0;  // the block
+  int64_t pending_ = 0;           // rows that are not yet in the gradients of the weights
+  bool begun_ = false;            // there are sums
+  bool parts_ = false;            // and such that are in the gradients
   Kept<T> kept_;
 };
 

@@ -14,6 +14,13 @@ struct Factors {
   T* copies;  // of rows, spread over a cache, or packed; nullptr: none are needed
 };
 
+// A gradient that is a sum over all rows, and beside it what is still to be added: of matrices the sums of the last
+// rows, or nullptr where rows are few; of vectors what rounding took.
+template <class T>
+struct Total {
+  T *sum, *rest;
+};
+
 // One direction of a layer on the way back.
 template <class T>
 struct BackwardDirection {
@@ -40,6 +47,8 @@ struct BackwardDirection {
   T* saved;       // the recomputed values of a block
   T* c;           // and its c
   Factors<T> x_factors, h_factors, inner_factors;  // x, h of the step before, inner
+  const T** c_rows[2];                             // with peepholes: c of the step before, c
+  Weights<T> rests;                                // see Total
   T* dx_own;                                       // (total, I): where directions run at once, this one's part of dx
   int64_t* reversed;  // 4 lists of B: sequences, origins in x and y, places, from the last row to the first
 };

@@ -16,7 +16,7 @@ class BackwardNetwork {
   BackwardNetwork(const Spec& spec, const KernelTable& table, const Weights<const T>* weights, const Tape<T>& tape,
                   const BackwardCall<T>& call, const CellOptions* options, const Problem& problem)
       : spec_(spec), weights_(weights), tape_(tape), call_(call), problem_(problem) {
-    const int64_t steps = tape.recompute ? tape.block_steps : block_steps(problem);
+    const int64_t steps = block_steps(problem);
     for (int64_t l = 0; l < spec.num_layers; ++l) {
       layers_.push_back(
           {{Shape<T>(spec, table, l), &tape.batch, spec.num_directions, steps}, {}, {}, nullptr, tape.recompute});

@@ -21,9 +21,16 @@ constexpr int64_t kChunkBytes = int64_t{16}
                                 << 20;  // of its logits, where it keeps them all and the weight is not larger
 constexpr int64_t kMostDepth = 512, kLeastDepth = 64;  // classes in a product for dh
 constexpr int64_t kPanelBytes = int64_t{512} << 10;    // of the weight, packed for it
+constexpr int64_t kPartChunks = 32;                    // whose sums are added before they go to the weight's gradient
 constexpr int64_t kBlocksEach = 16;                    // from so many a thread, logits are split by class
 
 constexpr double kFlops = 80e9, kExponential = 1e-9, kTeam = 8e-6;  // rough figures of a processor and a team
+
+// In pairs: the error grows with the logarithm of the count.
+double sum_of(const double* values, int64_t count) {
+  if (count <= 64) return std::accumulate(values, values + count, 0.0);
+  return sum_of(values, count / 2) + sum_of(values + count / 2, count - count / 2);
+}
 
 // The positions go through in chunks. Those of a chunk are columns of transposed logits, so that the rows of the weight
 // are factors as they are. The logits are split by class, or by position where classes are few; the gradients of the
@@ -70,6 +77,8 @@ class Run {
       logits_ = arena.take<T>(call_.classes * stride_);
       dh_ = arena.take<T>(positions_ * call_.width);
       rows_of_h_ = arena.take<T>(positions_ * width_);
+      if (call_.count > kPartChunks * positions_) dweight_part_ = arena.take<T>(call_.classes * call_.width);
+      if (call_.dbias) dbias_part_ = arena.take<T>(call_.classes);
       scratch_size_ = width_ * depth_;
     } else {
       scratch_size_ = rows_ * stride_;
@@ -102,7 +111,7 @@ class Run {
       make_dh(chunk, thread, team);
     }
     if (stop() || thread > 0) return;
-    const double sum = std::accumulate(losses_, losses_ + call_.count, 0.0);
+    const double sum = sum_of(losses_, call_.count);
     loss_ = static_cast<T>(call_.mean ? sum / static_cast<double>(call_.count) : sum);
   }
 
@@ -186,18 +195,22 @@ class Run {
   void make_dweight(Chunk chunk, int64_t block) const {
     const Range own = classes(block);
     T* const logits = logits_ + own.first * stride_;
-    const bool resume = chunk.first > 0;
+    const int64_t row = own.first * call_.width, index = chunk.first / positions_;
+    const bool resume = index > 0, last = chunk.first + chunk.size == call_.count;
     kernels_.softmax.gradient({own.size(), divide_up(chunk.size, lanes_) * lanes_, logits, stride_, bias(own.first),
                                largest_, sum_, call_.targets + chunk.first, chunk.size, own.first, scale(),
-                               call_.dbias ? call_.dbias + own.first : nullptr, resume});
+                               call_.dbias ? dbias_part_ + own.first : nullptr, resume});
+    if (call_.dbias) kernels_.add_part({own.size(), call_.dbias + own.first, dbias_part_ + own.first, resume});
     kernels_.linear({own.size(),
                      chunk.size,
                      width_ / lanes_,
                      call_.width,
                      {logits, stride_, nullptr},
                      read(grouped(rows_of_h_, width_ / lanes_, 1)),
-                     {call_.dweight + own.first * call_.width, call_.width, nullptr},
+                     {(dweight_part_ ? dweight_part_ : call_.dweight) + row, call_.width, nullptr},
                      resume});
+    if (dweight_part_ && (last || (index + 1) % kPartChunks == 0))
+      kernels_.add_part({own.size() * call_.width, call_.dweight + row, dweight_part_ + row, index >= kPartChunks});
   }
 
   // The gradient of h: each thread has panels of columns, and rows where there are more threads than panels. A sum over
@@ -251,6 +264,8 @@ class Run {
   T* logits_ = nullptr;               // (V, stride), later their gradient
   T* dh_ = nullptr;                   // (positions, H)
   T* rows_of_h_ = nullptr;            // (H panels, positions)
+  T* dweight_part_ = nullptr;         // (V, H): sums of the last chunks, where these are many
+  T* dbias_part_ = nullptr;           // (V)
 
   T* scratch_;  // one a thread
   const T** packed_rows_ = nullptr;

@@ -60,7 +60,7 @@ template <class T>
 Tape<T> make_tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& call, bool recompute,
                   char* memory) {
   Batch batch(call.steps, call.batch, call.lengths);
-  const int64_t steps = block_steps(problem_of<T>(spec, table, batch, false));
+  const int64_t steps = block_steps(problem_of<T>(spec, table, batch, recompute));
   return Tape<T>(spec, table, call, std::move(batch), recompute, steps, !call.return_sequence, memory);
 }
 

@@ -25,7 +25,8 @@ class ForwardNetwork {
         tape_(tape),
         prologue_(layers_, packed ? nullptr : weights) {
     for (int64_t l = 0; l < spec.num_layers; ++l) {
-      layers_.push_back({Shape<T>(spec, table, l), &batch, spec.num_directions, block_steps(problem)});
+      layers_.push_back(
+          {Shape<T>(spec, table, l), &batch, spec.num_directions, tape ? tape->block_steps : block_steps(problem)});
       for (int64_t d = 0; d < spec.num_directions; ++d) layers_[l].direction[d].options = options[d];
     }
   }

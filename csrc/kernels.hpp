@@ -152,7 +152,7 @@ struct LinearProduct {
   Order order = Order::ascending;
 };
 
-// out (rows, width) = a^T b, or its continuation.
+// out (rows, width) = a^T b, or out += a^T b. The sums over the positions are of short sums, in order.
 template <class T>
 struct OuterProduct {
   int64_t rows, width, depth;
@@ -164,12 +164,23 @@ struct OuterProduct {
   bool resume;
 };
 
-// out[j] = sum over rows of a[j], or of a[j] * b[j] where b.base is given, or its continuation.
+// out[j] = sum over rows of a[j], or of a[j] * b[first + j] where b is given, or its continuation;
+// error[j] = what rounding took from it.
 template <class T>
 struct ColumnSum {
   int64_t rows, width;
-  Rows<const T> a, b;
-  T* out;
+  Rows<const T> a;
+  const T* const* b;  // a pointer for each row
+  int64_t first;
+  T *out, *error;
+  bool resume;
+};
+
+// total = part, or total += part; then part = what that rounded off.
+template <class T>
+struct PartSum {
+  int64_t count;
+  T *total, *part;
   bool resume;
 };
 
@@ -283,6 +294,7 @@ struct Kernels {
   void (*linear)(const LinearProduct<T>&);
   void (*outer)(const OuterProduct<T>&);
   void (*column_sum)(const ColumnSum<T>&);
+  void (*add_part)(const PartSum<T>&);
   void (*pack_columns)(const PackColumns<T>&);
   void (*pack_rows)(const PackRows<T>&);
   void (*evaluate)(MathFunction, const T* x, T* y, int64_t count);

@@ -23,7 +23,7 @@ class Tape {
 
   Batch batch;
   bool recompute;
-  int64_t block_steps;               // from one c_start to the next
+  int64_t block_steps;               // of the forward pass; with recompute backward's too: from one c_start to the next
   std::vector<Kept<T>> kept;         // per part (layer and direction)
   std::vector<Sequence<T>> outputs;  // per layer; data nullptr: the caller's y
   std::vector<Sequence<T>> inputs;   // per layer but the first: its input, after dropout

@@ -31,7 +31,7 @@ RNNKERN_INLINE void softmax_columns(const SoftmaxBlock<T>& block, int64_t column
 #pragma GCC unroll 4
   for (int i = 0; i < N; ++i) {
     store(block.largest + column + i * L, largest[i]);
-    store(block.sum + column + i * L, sum[i]);
+    store(block.sum + column + i * L, one_nan<T>(sum[i]));
   }
 }
 

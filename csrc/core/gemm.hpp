@@ -3,11 +3,13 @@
 // Start reading at `multiply_tile`: all the rest is the same sum, blocked for registers. An element of the result is
 //     sum over k, in order, of a[row][k] * b[k][column]
 // accumulated by multiply_add in one lane of one register, so its bits depend on nothing but its row and its column.
+// Where k runs over positions, of which there may be many, kTerms of them at a time make a sum, and these are added.
 #pragma once
 
 #include <utility>
 
 #include "../kernels.hpp"
+#include "sums.hpp"
 #include "transpose.hpp"
 
 namespace rnnkern {
@@ -20,14 +22,14 @@ struct Stream {
   int64_t step;
 };
 
-// Where the vectors of P panels of G are, at one k after the other, and whether the tiles may have their place outside
-// of `multiply`.
+// Where the vectors of P panels of G are, at one k after the other, and whether k runs over positions: then the tiles
+// may have their place outside of `multiply`.
 template <class B, int G, int P>
 class Walk;
 template <class T, int G, int P>
 class Walk<Stream<const T>, G, P> {
  public:
-  static constexpr bool in_place = false;
+  static constexpr bool positions = false;
   RNNKERN_INLINE explicit Walk(const Stream<const T>& stream) : at_(stream.base), step_(stream.step) {}
   RNNKERN_INLINE const T* vector(int c) const { return at_ + c * kLanes<T>; }
   RNNKERN_INLINE void next() { at_ += step_; }
@@ -39,7 +41,7 @@ class Walk<Stream<const T>, G, P> {
 template <class T, int G, int P>
 class Walk<PanelRows<T>, G, P> {
  public:
-  static constexpr bool in_place = true;
+  static constexpr bool positions = true;
   RNNKERN_INLINE explicit Walk(const PanelRows<T>& panels)
       : row_(panels.rows), first_(panels.first), stride_(panels.stride) {}
   RNNKERN_INLINE const T* vector(int c) const { return *row_ + first_ + c / G * stride_ + c % G * kLanes<T>; }
@@ -50,8 +52,11 @@ class Walk<PanelRows<T>, G, P> {
   const int64_t first_, stride_;
 };
 
+// Terms of a sum over positions: few, so that its error is small.
+constexpr int64_t kTerms = 128;
+
 // Where the sums of a tile come to stand: its rows, `stride` elements apart. With `resume` they go on from what is
-// there. Products that are not in place have dense tiles.
+// there, or, over positions, are added to it. Products that are not in place have dense tiles.
 template <class T>
 struct Tile {
   T* base;
@@ -59,30 +64,11 @@ struct Tile {
   bool resume;
 };
 
-// A tile has R rows and P panels of G vectors. `b` begins with the first panel.
-// a[r] + k * step is the factor of row r.
+// sum[r][c] += row[r][k * step] * vector c, for the next `terms` k from `offset` = k * step on.
 template <class T, class B, int G, int R, int P>
-void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, const Tile<T>& tile) {
-  constexpr int L = kLanes<T>;
-  constexpr bool in_place = Walk<B, G, P>::in_place;
-  const int64_t stride = in_place ? tile.stride : P * G * L;
-  T* to = tile.base;
-  Vector<T> sum[R][P * G];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int c = 0; c < P * G; ++c) sum[r][c] = Vector<T>{};
-  if (tile.resume)
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-      for (int c = 0; c < P * G; ++c) sum[r][c] = load(to + r * stride + c * L);
-  const T* row[R];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) row[r] = a[r];
-  Walk<B, G, P> walk(b);
-  int64_t offset = 0;
-  for (int64_t k = 0; k < depth; ++k, offset += step, walk.next()) {
+RNNKERN_INLINE void add_products(int64_t terms, const T* const (&row)[R], int64_t step, int64_t& offset,
+                                 Walk<B, G, P>& walk, Vector<T> (&sum)[R][P * G]) {
+  for (int64_t k = 0; k < terms; ++k, offset += step, walk.next()) {
     // The shorter side of the tile waits in registers, the other one passes.
     if constexpr (R <= P * G) {
       Vector<T> factor[R];
@@ -110,10 +96,45 @@ void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, c
       }
     }
   }
+}
+
+// A tile has R rows and P panels of G vectors. `b` begins with the first panel.
+// a[r] + k * step is the factor of row r.
+template <class T, class B, int G, int R, int P>
+void multiply_tile(int64_t depth, const T* const* a, int64_t step, const B& b, const Tile<T>& tile) {
+  constexpr int L = kLanes<T>;
+  constexpr bool positions = Walk<B, G, P>::positions;
+  const int64_t stride = positions ? tile.stride : P * G * L;
+  const T* row[R];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r, to += stride)
+  for (int r = 0; r < R; ++r) row[r] = a[r];
+  Walk<B, G, P> walk(b);
+  bool resume = tile.resume;
+  int64_t left = depth, offset = 0;
+  do {
+    const int64_t terms = positions && left > kTerms ? kTerms : left;
+    Vector<T> sum[R][P * G];
 #pragma GCC unroll 16
-    for (int c = 0; c < P * G; ++c) store(to + c * L, sum[r][c]);
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int c = 0; c < P * G; ++c) sum[r][c] = Vector<T>{};
+    if (!positions && resume)
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+        for (int c = 0; c < P * G; ++c) sum[r][c] = load(tile.base + r * stride + c * L);
+    add_products(terms, row, step, offset, walk, sum);
+    T* to = tile.base;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r, to += stride)
+#pragma GCC unroll 16
+      for (int c = 0; c < P * G; ++c) {
+        if (positions && resume) sum[r][c] += load(to + c * L);
+        store(to + c * L, one_nan<T>(sum[r][c]));
+      }
+    left -= terms;
+    resume = true;
+  } while (positions && left > 0);
 }
 
 // Tile sizes: as many accumulators as the registers hold beside one row of factors and a weight, within a group of
@@ -329,7 +350,7 @@ __attribute__((noinline)) void multiply_plain_row(int64_t depth, const T* a, con
       for (int i = 0; i < L && k + i < depth; ++i) sum[g] = multiply_add(broadcast<T>(a[k + i]), columns[i], sum[g]);
     }
 #pragma GCC unroll 4
-  for (int g = 0; g < G; ++g) store(tile + g * L, sum[g]);
+  for (int g = 0; g < G; ++g) store(tile + g * L, one_nan<T>(sum[g]));
 }
 
 // The products with the weights of gates, from `first_panel` on.

@@ -84,27 +84,56 @@ void outer_product(const OuterProduct<T>& product) {
   }
 }
 
-// N vectors of columns, the last of them with what is left of `count` elements.
-template <class T, int N>
-RNNKERN_INLINE void sum_columns(const ColumnSum<T>& sum, int64_t column, int64_t count) {
+// The sum of 2^level rows from `row` on, of halves. N vectors of columns, the last of them with what is left of `count`
+// elements.
+template <class T, int N, int level>
+RNNKERN_INLINE void sum_rows(const ColumnSum<T>& sum, int64_t row, int64_t column, int64_t count, Vector<T>* out) {
   constexpr int L = kLanes<T>;
-  Vector<T> total[N];
+  if constexpr (level > 0) {
+    Vector<T> half[N];
+    sum_rows<T, N, level - 1>(sum, row, column, count, out);
+    sum_rows<T, N, level - 1>(sum, row + (1 << (level - 1)), column, count, half);
 #pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) total[i] = sum.resume ? load(sum.out + column + i * L, count - i * L) : Vector<T>{};
-  for (int64_t row = 0; row < sum.rows; ++row) {
+    for (int i = 0; i < N; ++i) out[i] += half[i];
+  } else {
     const T* const a = row_of(sum.a, row) + column;
-    const T* const b = sum.b.base ? row_of(sum.b, row) + column : nullptr;
+    const T* const b = sum.b ? sum.b[row] + sum.first + column : nullptr;
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      const Vector<T> term = load(a + i * L, count - i * L);
-      if (b)
-        total[i] = multiply_add(term, load(b + i * L, count - i * L), total[i]);
-      else
-        total[i] += term;
+      out[i] = load(a + i * L, count - i * L);
+      if (b) out[i] *= load(b + i * L, count - i * L);
     }
   }
+}
+
+template <class T, int N>
+RNNKERN_INLINE void sum_columns(const ColumnSum<T>& sum, int64_t column, int64_t count) {
+  constexpr int L = kLanes<T>, levels = 3;
+  Vector<T> total[N], error[N], term[N];
 #pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) store(sum.out + column + i * L, total[i], count - i * L);
+  for (int i = 0; i < N; ++i) {
+    total[i] = sum.resume ? load(sum.out + column + i * L, count - i * L) : Vector<T>{};
+    error[i] = sum.resume ? load(sum.error + column + i * L, count - i * L) : Vector<T>{};
+  }
+  const auto add = [&] {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) error[i] += add_exactly<T>(total[i], term[i]);
+  };
+  int64_t row = 0;
+  for (; row + (1 << levels) <= sum.rows; row += 1 << levels) {
+    sum_rows<T, N, levels>(sum, row, column, count, term);
+    add();
+  }
+  for (; row < sum.rows; ++row) {
+    sum_rows<T, N, 0>(sum, row, column, count, term);
+    add();
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) {
+    error[i] = add_exactly<T>(total[i], error[i]);
+    store(sum.out + column + i * L, one_nan<T>(total[i]), count - i * L);
+    store(sum.error + column + i * L, error[i], count - i * L);
+  }
 }
 
 template <class T>
@@ -113,6 +142,18 @@ void column_sum(const ColumnSum<T>& sum) {
   int64_t column = 0;
   for (; column + 4 * L <= sum.width; column += 4 * L) sum_columns<T, 4>(sum, column, 4 * L);
   for (; column < sum.width; column += L) sum_columns<T, 1>(sum, column, sum.width - column);
+}
+
+// A sum of sums: `part` keeps what each addition rounds off, and the next one begins with it.
+template <class T>
+void add_part(const PartSum<T>& sum) {
+  for (int64_t i = 0; i < sum.count; i += kLanes<T>) {
+    const int64_t count = sum.count - i;
+    Vector<T> total = sum.resume ? load(sum.total + i, count) : Vector<T>{};
+    const Vector<T> error = add_exactly<T>(total, load(sum.part + i, count));
+    store(sum.total + i, one_nan<T>(total), count);
+    store(sum.part + i, error, count);
+  }
 }
 
 template <class T>

@@ -38,6 +38,7 @@ constexpr Kernels<T> make_kernels(List<Entry...>) {
           linear_product<T>,
           outer_product<T>,
           column_sum<T>,
+          add_part<T>,
           pack_columns<T>,
           pack_rows<T>,
           evaluate<T>,
