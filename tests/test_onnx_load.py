@@ -85,14 +85,78 @@ def test_not_a_model(model):
         rnnkern.onnx.load(model)
 
 
-def test_not_a_models_content(tmp_path):
-    path = tmp_path / "model.onnx"
-    path.write_text("Not a model at all.")
-    for model in (path, path.read_bytes()):
-        with pytest.raises(ValueError, match="model: expected an ONNX model"):
-            rnnkern.onnx.load(model)
-    with pytest.raises(FileNotFoundError):
+def refused(message, model, node=None):
+    with pytest.raises(ValueError, match=message) as caught:
+        rnnkern.onnx.load(model, node)
+    assert len(str(caught.value)) < 2000
+
+
+ENDINGS = ["onnx", "pb", "json", "onnxjson", "textproto", "txtpb", "prototxt", "pbtxt", "onnxtxt", "onnxtext", "other"]
+GARBAGE = {
+    "text": b"Not a model at all.",
+    "bytes": bytes(range(256)) * 4,
+    "brackets": b"[" * 100_000,
+    "objects": b'{"graph": ' * 3000,
+    "messages": b"graph { node { attribute { g { node " * 500,
+    "null": b"null",
+    "number": b'{"irVersion": 1e400}',
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_not_a_models_content(content, tmp_path):
+    """In each format that the ending of a name tells."""
+    for ending in ENDINGS:
+        path = tmp_path / f"model.{ending}"
+        path.write_bytes(GARBAGE[content])
+        refused("^(model: expected an ONNX model|node: )", path)
+    refused("^model: expected an ONNX model", GARBAGE[content])
+
+
+def test_nothing(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    refused("^node: expected .*there is none", tmp_path / "model.onnx")
+    refused("^node: expected .*there is none", b"")
+    with pytest.raises(FileNotFoundError, match=r"missing\.onnx'"):
         rnnkern.onnx.load(tmp_path / "missing.onnx")
+    with pytest.raises(IsADirectoryError):
+        rnnkern.onnx.load(tmp_path)
+
+
+def test_external_data_that_is_not_there(tmp_path):
+    path, data = tmp_path / "model.onnx", tmp_path / "data"
+    onnx.save(model_of([LSTM]), path, save_as_external_data=True, size_threshold=0, location="data")
+    without = onnx.load(path, load_external_data=False)
+    refused("^W: expected weights in the model.*another file", without)
+    refused("^W: expected weights in the model.*another file", without.SerializeToString())
+    data.write_bytes(data.read_bytes()[:-4])
+    refused(f"^model: the external data of '{path}' can't be read", path)
+    data.unlink()
+    refused(f"^model: the external data of '{path}' can't be read", path)
+    data.mkdir()
+    refused(f"^model: the external data of '{path}' can't be read", path)
+
+
+def nested(depth):
+    """The node within this many loops."""
+    model = model_of([make_node("Identity", ["X"], ["other"])])
+    graph = model.graph
+    for _ in range(depth):
+        attribute = graph.node.add(op_type="Loop").attribute.add(name="body", type=onnx.AttributeProto.GRAPH)
+        graph = attribute.g
+    graph.node.add().CopyFrom(LSTM)
+    return model
+
+
+def test_deep_nesting(tmp_path):
+    check_bits = rnnkern.onnx.load(nested(32).SerializeToString())(X)[0]  # the deepest that a file can have
+    np.testing.assert_array_equal(check_bits, EXPECTED)
+    for depth in (33, 300, 2000):
+        refused("^model: expected subgraphs within each other 32 deep at most", nested(depth))
+        refused("^model: expected an ONNX model", nested(depth).SerializeToString())
+    text = "graph { " + "node { attribute { type: GRAPH g { " * 40 + "} } } " * 40 + "}"
+    (tmp_path / "model.textproto").write_text(text)
+    refused("^model: expected subgraphs", tmp_path / "model.textproto")
 
 
 # Which node
@@ -249,6 +313,137 @@ def test_weights_that_are_not_constant(through):
         ValueError, match=r"R: expected weights that are constant, they depend on the input 'the weights'"
     ):
         rnnkern.onnx.load(model)
+
+
+def weight(**changes):
+    """A model whose W is not quite right."""
+    model = model_of([LSTM])
+    W = next(tensor for tensor in model.graph.initializer if tensor.name == "W")
+    for name, value in changes.items():
+        if name == "dims":
+            W.dims[:] = value
+        else:
+            setattr(W, name, value)
+    return model
+
+
+T = onnx.TensorProto
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[{"dims": dims} for dims in ([], [0], [48], [1, 16, 300], [2**62, 2**62])],
+        *[{"raw_data": data} for data in (b"", b"abc")],
+        *[
+            {"data_type": kind}
+            for kind in (T.UNDEFINED, 99, T.STRING, T.COMPLEX64, T.FLOAT8E4M3FN, T.INT32, T.INT8, T.BOOL)
+        ],
+        {"data_location": T.EXTERNAL},
+    ],
+    ids=str,
+)
+def test_odd_tensors(changes):
+    refused("^(W|model): ", weight(**changes))
+
+
+@pytest.mark.parametrize("name", "WRBP")
+@pytest.mark.parametrize(
+    "dtype", [np.complex64, np.complex128, np.int32, np.int64, np.bool_, np.float64, np.float16, object]
+)
+def test_weights_of_another_type(name, dtype):
+    """Also strings: nothing is converted, and no imaginary part is dropped."""
+    wrong = WEIGHTS[name].astype(str).astype(object) if dtype is object else WEIGHTS[name].astype(dtype)
+    refused("^[WRBP]: expected", model_of([LSTM], WEIGHTS | {name: wrong}))
+
+
+@pytest.mark.parametrize("name", "WRBP")
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (16, 3, 1), (1, 1, 1, 1), (0, 0), (0, 0, 0), (2, 16, 3), (1, 16, 0)], ids=str
+)
+def test_weights_of_another_shape(name, shape):
+    refused(f"^{name}: expected", model_of([LSTM], WEIGHTS | {name: np.zeros(shape, np.float32)}))
+
+
+@pytest.mark.parametrize("name", "WRBP")
+def test_weights_that_are_sequences(name):
+    node = onnx.NodeProto.FromString(LSTM.SerializeToString())
+    node.input[list(node.input).index(name)] = "many"
+    refused(f"^{name}: expected a tensor, got list", model_of([make_node("SequenceConstruct", [name], ["many"]), node]))
+
+
+def test_sparse_weights():
+    model = model_of([LSTM], {name: WEIGHTS[name] for name in "RBP"})
+    values, indices = (onnx.numpy_helper.from_array(array, "W") for array in (np.ones(2, np.float32), np.array([3, 5])))
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [1, 16, 3]))
+    refused("^W: expected dense weights", model)
+
+
+@pytest.mark.parametrize(
+    ("message", "inputs"),
+    [
+        ("W: expected a tensor, the node has no such input", []),
+        ("W: expected a tensor", ["X"]),
+        ("R: expected a tensor", ["X", "W"]),
+        ("W: expected a tensor", ["X", "", "R"]),
+        ("LSTM: expected at most 8 inputs", ["X", "W", "R", "B", "", "", "", "P", "X"]),
+    ],
+)
+def test_inputs_of_the_node(message, inputs):
+    refused(f"^{message}", model_of([make_node("LSTM", inputs, ["Y"])]))
+    if inputs[1:]:
+        arrays = {name: np.zeros((1, 12, 4), np.float32) for name in "WR"}
+        message = message.replace("LSTM", "GRU")
+        refused(
+            f"^{message}", model_of([make_node("GRU", inputs, ["Y"])], arrays | {"B": WEIGHTS["B"], "P": WEIGHTS["P"]})
+        )
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [make_node("NoOperator", ["W"], ["V"])],
+        [make_node("NoOperator", ["W"], ["V"], domain="nowhere")],
+        [make_node("Reshape", ["W", "R"], ["V"])],
+        [make_node("Add", ["W"], ["V"])],
+        [make_node("Concat", ["W", "W"], ["V"], axis=7)],
+        [make_node("Concat", ["W", "W"], ["V"])],
+        [make_node("Neg", ["V"], ["U"]), make_node("Neg", ["U"], ["V"])],
+        [make_node("Neg", ["U"], ["V"]), make_node("Neg", ["W"], ["U"])],
+    ],
+    ids=lambda nodes: " ".join(node.op_type for node in nodes),
+)
+def test_operators_that_fail(nodes):
+    node = onnx.NodeProto.FromString(LSTM.SerializeToString())
+    node.input[1] = "V"
+    refused("^model: onnx can't evaluate", model_of([*nodes, node]))
+
+
+def test_odd_attributes():
+    def changed(**fields):
+        node = make_recurrent("LSTM", {"X": X, **WEIGHTS}, ["Y"], direction="forward")
+        for name, value in fields.items():
+            setattr(node.attribute[0], name, value)
+        return model_of([node])
+
+    refused("^model: the attribute 'direction' can't be read", changed(s=b"\xff"))
+    refused("^model: the attribute 'direction' can't be read", changed(type=onnx.AttributeProto.UNDEFINED))
+    refused("^model: the attribute 'direction' can't be read", changed(ref_attr_name="other"))
+    refused("^colour: LSTM has no such attribute", changed(name="colour"))
+
+
+def test_functions_that_call_themselves():
+    opsets = [onnx.helper.make_opsetid("", 14), onnx.helper.make_opsetid("own", 1)]
+    function = onnx.helper.make_function("own", "F", ["X"], ["Y"], [make_node("F", ["X"], ["Y"], domain="own")], opsets)
+    refused(
+        "^model: its functions", model_of([make_node("F", ["X"], ["Y"], domain="own")], functions=[function], own=1)
+    )
+
+
+@pytest.mark.parametrize("frozen", [None, 3, "yes"])
+def test_frozen_is_true_or_false(frozen):
+    with pytest.raises(TypeError, match="frozen: expected"):
+        rnnkern.onnx.load(model_of([LSTM]), frozen=frozen)
 
 
 def test_half_weights():

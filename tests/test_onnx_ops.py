@@ -309,30 +309,186 @@ def test_constant_weights_are_packed_once(monkeypatch):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(
-    ("message", "changed", "attributes"),
-    [
-        ("W: expected shape", {"W": np.zeros((1, 5, 3), np.float32)}, {}),
-        ("R: expected shape", {"R": np.zeros((2, 16, 4), np.float32)}, {}),
-        ("B: expected shape", {"B": np.zeros((1, 16), np.float32)}, {}),
-        ("P: expected shape", {"P": np.zeros((1, 4), np.float32)}, {}),
-        ("X: expected three dimensions", {"X": np.zeros((3, 3), np.float32)}, {}),
-        ("lengths", {"sequence_lens": np.array([4, 1], np.int32)}, {}),
-        ("lengths", {"sequence_lens": np.array([-1, 0], np.int32)}, {}),
-        ("sequence_lens: expected shape", {"sequence_lens": np.array([1], np.int32)}, {}),
-        ("state", {"initial_h": np.zeros((1, 2, 5), np.float32)}, {}),
-        ("direction", {}, {"direction": "backward"}),
-        ("activations", {}, {"activations": ["Sigmoid", "Tanh", "Sine"]}),
-        ("activations", {}, {"activations": ["Sigmoid", "Tanh"]}),
-        ("clip", {}, {"clip": -1.0}),
-        ("W: expected shape", {}, {"hidden_size": 5}),
-    ],
-)
-def test_errors(message, changed, attributes):
-    model, feeds = recurrent_model("LSTM", small("LSTM") | changed, **({"hidden_size": 4} | attributes))
-    session = ReferenceEvaluator(model, new_ops=new_ops)
-    with pytest.raises(ValueError, match=message):
+# What is wrong, by the standard's names
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+SHAPES = {  # of small("LSTM"), with initial states, peepholes and sequence_lens
+    "X": (3, 2, 3), "W": (1, 16, 3), "R": (1, 16, 4), "B": (1, 32), "sequence_lens": (2,), "initial_h": (1, 2, 4),
+    "initial_c": (1, 2, 4), "P": (1, 12),
+}  # fmt: skip
+
+
+def everything():
+    arrays = {name: zeros(*shape) for name, shape in SHAPES.items()}
+    return arrays | {"sequence_lens": np.array([3, 1], np.int32)}
+
+
+def refused(error, message, arrays, kind="LSTM", **attributes):
+    """All inputs are fed, as they are: what an exporter couldn't write, too."""
+    node = make_node(kind, arrays, **({"hidden_size": 4} | attributes))
+    feeds = {name: array for name, array in arrays.items() if name in node.input}
+    session = ReferenceEvaluator(make_model([node], {}, filter(None, node.output), {}), new_ops=new_ops)
+    with pytest.raises(error, match=f"^{message}"):
         session.run(None, feeds)
+
+
+def other_shapes(name):
+    """Another rank; and at each axis one more, and nothing."""
+    shape = SHAPES[name]
+    yield from ((), shape[:-1], (1, *shape))
+    for axis in range(len(shape)):
+        for size in (shape[axis] + 1, 0):
+            yield (*shape[:axis], size, *shape[axis + 1 :])
+
+
+FREE = {("X", 0), ("X", 1), ("W", 2)}
+"""Sizes that make another input wrong, or none."""
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("name", SHAPES)
+def test_wrong_shapes(name, layout):
+    correct = everything()
+    if layout:
+        correct = {name: turned(array, name) for name, array in correct.items()}
+    for shape in other_shapes(name):
+        changed = [
+            axis for axis in range(len(shape)) if len(shape) == len(SHAPES[name]) and shape[axis] != SHAPES[name][axis]
+        ]
+        if changed and (name, changed[0]) in FREE:
+            continue
+        array = zeros(*shape, dtype=correct[name].dtype)
+        if layout and array.ndim == len(SHAPES[name]):
+            array = turned(array, name)
+        refused(ValueError, rf"{name}: expected (shape|\d dimensions)", correct | {name: array}, layout=layout)
+    refused(
+        ValueError,
+        "(X|sequence_lens): expected shape",
+        correct | {"X": zeros(2, 3, 4) if layout else zeros(3, 2, 4)},
+        layout=layout,
+    )
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        [zeros(3, 2, 3)], [], [[1.0]], "X", 3, 3.5, np.str_("a"), np.array(["a"]), np.array([b"a"]), np.array([None]),
+        *[zeros(2, dtype=dtype) for dtype in (complex, bool, "M8[s]", [("a", "f4")], object)],
+    ],
+    ids=lambda value: type(value).__name__ + str(getattr(value, "dtype", "")),
+)  # fmt: skip
+def test_wrong_kinds(name, value):
+    refused(TypeError, f"{name}: expected ", everything() | {name: value})
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name != "sequence_lens"])
+@pytest.mark.parametrize("dtype", [np.complex64, np.int32, np.float64, np.float16, np.longdouble, "S4", "U4", bool])
+def test_wrong_types(name, dtype):
+    """All have the type of W."""
+    wrong = zeros(*SHAPES[name], dtype=dtype)
+    refused(TypeError, "[XRBP]: expected|W: expected|initial_[hc]: expected", everything() | {name: wrong})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, bool, complex])
+def test_lengths_that_are_no_integers(dtype):
+    refused(
+        TypeError, "sequence_lens: expected a tensor of integers", everything() | {"sequence_lens": np.ones(2, dtype)}
+    )
+    refused(TypeError, "sequence_lens", everything() | {"sequence_lens": np.array([np.nan, 1])})
+
+
+@pytest.mark.parametrize("lengths", [[4, 1], [-1, 0], [0, 2**31 - 1], [-(2**31), 1], [2**63 - 1, 1]])
+def test_lengths_that_are_too_long_or_negative(lengths):
+    arrays = everything() | {"sequence_lens": np.array(lengths)}
+    refused(ValueError, r"sequence_lens: expected integers in 0\.\.3", arrays)
+
+
+@pytest.mark.parametrize("name", ["X", "W", "R"])
+def test_missing_inputs(name):
+    refused(
+        ValueError,
+        f"{name}: expected a tensor, the node has no such input",
+        {n: a for n, a in everything().items() if n != name},
+    )
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU"])
+@pytest.mark.parametrize("name", ["initial_c", "P"])
+def test_inputs_of_an_lstm_only(kind, name):
+    arrays = small(kind) | {name: everything()[name]}
+    inputs = [n if n in arrays else "" for n in SHAPES]
+    model = make_model([onnx.helper.make_node(kind, inputs, ["Y"], hidden_size=4)], {}, ["Y"], {})
+    with pytest.raises(ValueError, match=f"{name}: {kind} has no such input"):
+        ReferenceEvaluator(model, new_ops=new_ops).run(None, arrays)
+
+
+NAN = float("nan")
+USUAL = ["Sigmoid", "Tanh", "Tanh"]
+WRONG_ATTRIBUTES = [
+    ("direction", ValueError, ["backward", "Forward", ""]),
+    ("direction", TypeError, [3, 1.0, ["forward"]]),
+    ("hidden_size", ValueError, [0, -4, 2**40]),
+    ("hidden_size", TypeError, [4.0, "4", [4]]),
+    ("layout", ValueError, [7, 2, -1]),
+    ("layout", TypeError, [1.0, "1", [1]]),
+    ("clip", ValueError, [-1.0, NAN, -float("inf"), -1e-30]),
+    ("clip", TypeError, ["1", [1.0]]),
+    ("activations", ValueError, [["Sigmoid", "Tanh", "Sine"], USUAL[:2], USUAL * 2, [""] * 3]),
+    ("activations", TypeError, ["Tanh", [1, 2, 3], [0.5] * 3, 3]),
+    ("activation_alpha", ValueError, [[1.0] * 4, [NAN], [float("inf")]]),
+    ("activation_alpha", TypeError, [0.5, ["a"], "a"]),
+    ("activation_beta", ValueError, [[1.0] * 4, [NAN]]),
+    ("activation_beta", TypeError, [0.5, ["a"]]),
+    ("input_forget", TypeError, [1.0, "1", [1]]),
+    ("colour", ValueError, [3]),
+    ("linear_before_reset", ValueError, [1]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "value"), [(name, error, value) for name, error, values in WRONG_ATTRIBUTES for value in values]
+)
+def test_wrong_attributes(name, error, value):
+    """In the operator, and as a ValueError of the model when it is loaded."""
+    refused(error, f"{name}: ", everything(), **{name: value})
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        rnnkern.onnx.load(recurrent_model("LSTM", everything(), **({"hidden_size": 4} | {name: value}))[0])
+
+
+def test_another_hidden_size():
+    refused(ValueError, "W: expected shape", everything(), hidden_size=5)
+
+
+@pytest.mark.parametrize("kind", sorted(GATES))
+def test_an_own_attribute_that_is_not_0(kind):
+    """Is 1, as for onnxruntime."""
+    name = {"LSTM": "input_forget", "GRU": "linear_before_reset"}.get(kind)
+    if name:
+        one, two = (evaluate(*recurrent_model(kind, small(kind), hidden_size=4, **{name: n})) for n in (1, -2))
+        np.testing.assert_array_equal(one[0], two[0])
+
+
+@pytest.mark.parametrize("kind", sorted(GATES))
+def test_clip_to_nothing(kind):
+    """A bound of 0: the gates are those of pre-activations of 0. Of the three, onnxruntime runs RNN."""
+    arrays = small(kind)
+    ours = evaluate(*recurrent_model(kind, arrays, hidden_size=4, clip=0.0))
+    nothing = {name: np.zeros_like(array) for name, array in arrays.items()}
+    for a, b in zip(ours, evaluate(*recurrent_model(kind, nothing, hidden_size=4)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-37)
+    if kind == "RNN":
+        pytest.importorskip("onnxruntime", reason="the oracle of this test is onnxruntime")
+        for activation in WITH_ALPHA + WITHOUT:
+            options = {"hidden_size": 4, "clip": 0.0, "activations": [activation]}
+            options |= {"activation_alpha": [0.75]} if activation in WITH_ALPHA else {}
+            options |= {"activation_beta": [0.25]} if activation in WITH_BETA else {}
+            model = recurrent_model("RNN", arrays, **options)
+            np.testing.assert_allclose(evaluate(*model)[0], run_onnxruntime(*model)[0], rtol=1e-6, atol=1e-37)
 
 
 def test_onnx_is_imported_on_demand():

@@ -13,7 +13,7 @@ from onnx.reference.op_run import OpRun
 
 from ..frozen import FrozenLayer
 from ..spec import Array
-from .nodes import Kind, kernel_dtype, make_layer
+from .nodes import Kind, check_layout, check_tensors, kernel_dtype, make_layer
 from .reversed import Reversed
 
 
@@ -54,38 +54,55 @@ class _Recurrent(OpRun):
 
     def run(self, *args: Any, **kwargs: Any) -> tuple[Optional[Array], ...]:
         """Compute the outputs; None for one without a name, since that is also the name of an input that is missing."""
-        return tuple(array if name else None for name, array in zip(self.output, super().run(*args, **kwargs)))
+        try:
+            outputs = super().run(*args, **kwargs)
+        except TypeError as error:  # whose words don't tell which input is meant, as its cause does
+            raise error.__cause__ or error from None
+        return tuple(array if name else None for name, array in zip(self.output, outputs))
 
     def _run(
         self,
-        X: Array,
-        W: Array,
-        R: Array,
-        B: Optional[Array] = None,
-        sequence_lens: Optional[Array] = None,
-        initial_h: Optional[Array] = None,
-        initial_c: Optional[Array] = None,
-        P: Optional[Array] = None,
+        X: Any = None,
+        W: Any = None,
+        R: Any = None,
+        B: Any = None,
+        sequence_lens: Any = None,
+        initial_h: Any = None,
+        initial_c: Any = None,
+        P: Any = None,
+        *more: Any,
         **attributes: Any,
     ) -> tuple[Array, ...]:
-        weights = {name: array for name, array in zip("WRBP", (W, R, B, P)) if array is not None}
-        layer = self._layer(attributes, weights)
-        if X.ndim != 3:
-            raise ValueError(f"X: expected three dimensions, got shape {X.shape}")
-        batch_first = bool(attributes.get("layout"))
+        if more:
+            raise ValueError(f"{self.kind}: expected at most 8 inputs, got {8 + len(more)}")
+        if X is None:
+            raise ValueError("X: expected a tensor, the node has no such input")
+        given = {"X": X, "W": W, "R": R, "B": B, "initial_h": initial_h, "initial_c": initial_c, "P": P}
+        tensors = check_tensors(self.kind, given)
+        batch_first = check_layout(attributes.get("layout") or 0)
+        layer = self._layer(attributes, {name: tensors[name] for name in "WRBP" if name in tensors})
+        (directions, _, inputs), hidden_size = W.shape, R.shape[-1]
 
         def read(array: Array) -> Array:
             return (array.swapaxes(0, 1) if batch_first else array).astype(kernel_dtype(X.dtype), copy=False)
 
         x, state = read(X), None
+        steps, batch = x.shape[:2]
+        check_shape("X", X, (*X.shape[:2], inputs))
+        lengths = check_lengths(sequence_lens, steps, batch)
+        sizes = (batch, directions, hidden_size) if batch_first else (directions, batch, hidden_size)
+        for name in ("initial_h", "initial_c"):
+            if name in tensors:
+                check_shape(name, tensors[name], sizes)
         if initial_h is not None or initial_c is not None:
-            zeros = np.zeros((len(R), x.shape[1], R.shape[-1]), x.dtype)
+            zeros = np.zeros((directions, batch, hidden_size), x.dtype)
             h, c = (zeros if member is None else read(member) for member in (initial_h, initial_c))
             state = (h, c) if self.kind == "LSTM" else (h,)
-        y, last = run_sequences(layer, x, state, sequence_lens, bool(self.output[0]))
+        y, last = run_sequences(layer, x, state, lengths, bool(self.output[0]))
 
         if self.output[0]:
-            y = y.reshape(*y.shape[:2], len(R), R.shape[-1]).transpose((1, 0, 2, 3) if batch_first else (0, 2, 1, 3))
+            y = y.reshape(steps, batch, directions, hidden_size)
+            y = y.transpose((1, 0, 2, 3) if batch_first else (0, 2, 1, 3))
         if batch_first:
             last = [member.swapaxes(0, 1) for member in last]
         return tuple(array.astype(X.dtype, copy=False) for array in (y, *last))
@@ -98,6 +115,26 @@ class _Recurrent(OpRun):
             copies = {name: array if is_constant(array) else array.copy() for name, array in weights.items()}
             self._kept = kept = Kept(layer, attributes, copies)
         return kept.layer
+
+
+def check_shape(name: str, tensor: Array, expected: tuple[int, ...]) -> None:
+    if tensor.shape != expected:
+        raise ValueError(f"{name}: expected shape {expected}, got {tensor.shape}")
+
+
+def check_lengths(sequence_lens: Any, steps: int, batch: int) -> Optional[Array]:
+    """The lengths as they are, if they are `batch` integers in 0..`steps`; None for none."""
+    if sequence_lens is None:
+        return None
+    if not isinstance(sequence_lens, (np.ndarray, np.generic)) or sequence_lens.dtype.kind not in "iu":
+        got = getattr(sequence_lens, "dtype", type(sequence_lens).__name__)
+        raise TypeError(f"sequence_lens: expected a tensor of integers, got {got}")
+    lengths = np.asarray(sequence_lens)
+    check_shape("sequence_lens", lengths, (batch,))
+    values = lengths.tolist()
+    if batch and not (min(values) >= 0 and max(values) <= steps):
+        raise ValueError(f"sequence_lens: expected integers in 0..{steps}, got {values}")
+    return lengths
 
 
 def run_sequences(
@@ -123,8 +160,6 @@ def run_sequences(
     """
     T, batch = x.shape[:2]
     counts = np.full(batch, T) if lengths is None else lengths
-    if counts.shape != (batch,):
-        raise ValueError(f"sequence_lens: expected shape {(batch,)}, got {counts.shape}")
     running = np.flatnonzero(counts)
     some = len(running) < batch
     if some:
