@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "available.hpp"
 #include "bind.hpp"
 #include "bind_arguments.hpp"
 #include "bind_gil.hpp"
@@ -112,6 +113,9 @@ void bind_settings(py::module_& module) {
   module.def("context_threads", context_threads);
   module.def("set_process_threads", set_process_threads, py::arg("threads"));
   module.attr("most_threads") = kMostThreads;
+  module.def("processors", processors);
+  module.def("set_processors", set_processors, py::arg("count"));
+  module.def("cpu_quota", cpu_quota, py::arg("root"));
   module.def("barrier_seconds", barrier_seconds);
   module.def("openmp_runtime", openmp_runtime);
   module.def("compiler", compiler);

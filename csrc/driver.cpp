@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "available.hpp"
 #include "backward_network.hpp"
 #include "forward_network.hpp"
 
@@ -145,7 +146,8 @@ Explanation explain(const Spec& spec, const KernelTable& table, int64_t steps, i
   const Batch sequences(steps, batch, lengths);
   const Problem problem = problem_of<T>(spec, table, sequences, false, live);
   const CellInfo& info = Shape<T>(spec, table, 0).info();
-  return {make_plan(problem, threads, barrier_seconds()), block_steps(problem), info.saved + (info.cell_state ? 1 : 0)};
+  return {make_plan(problem, std::min(threads, processors()), barrier_seconds()), block_steps(problem),
+          info.saved + (info.cell_state ? 1 : 0)};
 }
 
 template <class T>

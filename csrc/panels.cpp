@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "available.hpp"
 #include "interruption.hpp"
 #include "threads.hpp"
 
@@ -241,7 +242,7 @@ Packed<T>::Packed(const Spec& spec, const KernelTable& table, const Weights<cons
     }
   };
   run_team(
-      threads, [](int) {}, pack);
+      std::min(threads, processors()), [](int) {}, pack);
   interruption.check();
 }
 

@@ -7,6 +7,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -17,8 +20,10 @@
 #include <omp.h>
 #endif
 
+#include "available.hpp"
 #include "float_mode.hpp"
 #include "processors.hpp"
+#include "startable.hpp"
 
 namespace rnnkern {
 namespace {
@@ -55,7 +60,8 @@ class PunctualSleep {
 
 int initial_threads() {
 #ifdef _OPENMP
-  return omp_get_max_threads();  // OMP_NUM_THREADS, or the processors this process may use
+  const int wanted = omp_get_max_threads();
+  return std::getenv("OMP_NUM_THREADS") ? wanted : std::min(wanted, processors());
 #else
   return 1;
 #endif
@@ -75,11 +81,48 @@ bool after_pause() {
   return now() - last_end.load(std::memory_order_relaxed) > pause;
 }
 
-// In nanoseconds: the two last times that a team's first threads took to wait for each other, and when that was.
+// In nanoseconds: the two last times that a team took to wait for each other, a round of its barrier, and when that
+// was.
 constexpr int64_t kWorthATry = 50, kLongAgo = 1'000'000'000;
 std::atomic<int64_t> last_barrier{kWorthATry}, barrier_before{kWorthATry}, barrier_seen{0};
 
 bool barrier_older_than(int64_t age) { return now() - barrier_seen.load(std::memory_order_relaxed) > age; }
+
+#ifdef _OPENMP
+// What the runtime's pool of a calling thread must grow by for a team. Where a thread can't be had the runtime ends the
+// process, so that is tried first; by one caller after the other, until its team is there.
+class Growth {
+ public:
+  explicit Growth(int wanted) : size_(wanted) {
+    const int there = omp_in_parallel() ? 1 : had;  // nested teams have threads of their own
+    if (wanted <= there) return;
+    if (now() - failed < kLongAgo) size_ = std::min(wanted, std::max(there, most));
+    if (size_ <= there) return;
+    lock_ = std::unique_lock<std::mutex>(one_after_the_other);
+    size_ = there + startable(size_ - there);
+    if (size_ == wanted) return;
+    most = size_;
+    failed = now();
+  }
+  int size() const { return size_; }
+  // By the first thread of the team, of so many threads in the end.
+  void end(int size) {
+    if (lock_.owns_lock()) lock_.unlock();
+    if (omp_get_level() == 1) had = size;
+  }
+  static void in_forked_child() { new (&one_after_the_other) std::mutex; }  // whoever had it is not here
+
+ private:
+  static std::mutex one_after_the_other;
+  static thread_local int had, most;   // of this caller's last team, and what there was when one was too large
+  static thread_local int64_t failed;  // when that was
+  int size_;
+  std::unique_lock<std::mutex> lock_;
+};
+std::mutex Growth::one_after_the_other;
+thread_local int Growth::had = 1, Growth::most = 1;
+thread_local int64_t Growth::failed = -kLongAgo;
+#endif
 
 // Calls in flight share the threads: a caller that finds others at work takes its part of them.
 std::atomic<int> calls{0};
@@ -88,6 +131,9 @@ void in_forked_child() {
   threads.store(1);
   calls.store(0);
   forked.store(true);
+#ifdef _OPENMP
+  Growth::in_forked_child();
+#endif
 }
 const int fork_guard = pthread_atfork(nullptr, nullptr, in_forked_child);
 
@@ -150,30 +196,29 @@ class Gathering {
     }
     wait_until(complete, undisturbed ? kPatience : std::chrono::microseconds(5), [&] { team.meanwhile(team.context); });
     kept_away_.end();
-    if (measure) meet();
+    if (measure) meet(size, team.all);
   }
-  void join(int thread) {
+  void join(int thread, int size, const Barrier& all) {
     kept_away_.remember(thread);
     placement_.claim();
     joined_.fetch_add(1, std::memory_order_release);
     wait_until([&] { return begin_.load(std::memory_order_acquire) != Begin::not_yet; });
-    if (thread == 1 && begin_.load(std::memory_order_relaxed) == Begin::meet) {
-      wait_until([&] { return asked_.load(std::memory_order_acquire); });
-      answered_.store(true, std::memory_order_release);
-    }
+    if (begin_.load(std::memory_order_relaxed) == Begin::meet)
+      for (int i = 0; i < 2; ++i) all.wait(size, thread);
   }
 
  private:
   enum class Begin { not_yet, meet, work };
-  static constexpr int64_t kMost = 1000, kMeasuredAgain = 5'000'000;  // nanoseconds
+  static constexpr int64_t kMeasuredAgain = 5'000'000;  // nanoseconds
 
-  // Measures how long the second thread's answer takes. A wait for a processor counts no more than a slow barrier
-  // would.
-  void meet() {
+  // Measures how long a barrier of all threads takes, from where they have just met.
+  static void meet(int size, const Barrier& all) {
+    int rounds = 0;
+    while (1 << rounds < size) ++rounds;
+    all.wait(size, 0);
     const int64_t start = now();
-    asked_.store(true, std::memory_order_release);
-    wait_until([&] { return answered_.load(std::memory_order_acquire); });
-    const int64_t end = now(), took = std::clamp<int64_t>(end - start, 1, kMost);
+    all.wait(size, 0);
+    const int64_t end = now(), took = std::max<int64_t>(1, (end - start) / rounds);
     const int64_t before = last_barrier.exchange(took, std::memory_order_relaxed);
     barrier_before.store(barrier_older_than(kLongAgo) ? took : before, std::memory_order_relaxed);
     barrier_seen.store(end, std::memory_order_relaxed);
@@ -183,22 +228,25 @@ class Gathering {
   Placement placement_;
   std::atomic<int> joined_{0};
   std::atomic<Begin> begin_{Begin::not_yet};
-  alignas(64) std::atomic<bool> asked_{false};
-  alignas(64) std::atomic<bool> answered_{false};
 };
 
 // The runtime's own barrier at the end spins for long, even when the thread that it waits for has not been given a
 // processor yet. Ours, before it, lets that thread run.
 void run_parallel(int wanted, const Team& team) {
+  Growth growth(wanted);
+  wanted = growth.size();
+  if (wanted == 1) return run_alone(team);
   Gathering gathering(wanted);
-#pragma omp parallel num_threads(wanted) default(none) shared(gathering, team)
+#pragma omp parallel num_threads(wanted) default(none) shared(gathering, growth, team)
   {
     const FloatMode mode = FloatMode::flushed();
     const int thread = omp_get_thread_num(), size = omp_get_num_threads();
-    if (thread == 0)
+    if (thread == 0) {
+      growth.end(size);
       gathering.lead(size, team);
-    else
-      gathering.join(thread);
+    } else {
+      gathering.join(thread, size, team.all);
+    }
     team.body(team.context, thread, size, team.all);
     team.all.wait(size, thread);
   }
@@ -256,7 +304,7 @@ const char* openmp_runtime() {
 }
 
 double barrier_seconds() {
-  // One of them may have been disturbed a little.
+  // One of them may have been disturbed.
   return 1e-9 * static_cast<double>(std::min(last_barrier.load(std::memory_order_relaxed),
                                              barrier_before.load(std::memory_order_relaxed)));
 }
@@ -265,6 +313,7 @@ double barrier_seconds_or_try() { return barrier_older_than(kLongAgo) ? 1e-9 * k
 int worth_waking(int wanted, double seconds) {
   constexpr double short_call = 0.2e-3;
   constexpr int64_t a_while = 500'000;
+  if (wanted > 1) wanted = std::min(wanted, processors());
   if (wanted == 1 || seconds > short_call) return wanted;
   const int64_t start = now();
   if (after_pause()) busy_since.store(start, std::memory_order_relaxed);

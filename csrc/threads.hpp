@@ -7,18 +7,19 @@
 
 namespace rnnkern {
 
-int process_threads();  // set_num_threads' value; OMP_NUM_THREADS or the cores at first; 1 in a forked child
+// set_num_threads' value; at first OMP_NUM_THREADS, or the processors that there are; 1 in a forked child.
+int process_threads();
 void set_process_threads(int n);
 const char* openmp_runtime();  // "libgomp", "libomp" or "none"
 
-// How many threads a call should ask for that takes `seconds` on one. After a while without calls the runtime's threads
-// sleep, and to wake them takes longer than a short call is worth: it gets them when calls have kept coming for a
-// while.
+// How many threads a call should ask for that takes `seconds` on one: never more than there are processors. After a
+// while without calls the runtime's threads sleep, and to wake them takes longer than a short call is worth: it gets
+// them when calls have kept coming for a while.
 int worth_waking(int wanted, double seconds);
 
-// Seconds that two threads took to wait for each other, when a team gathered that measured it: cores may share a cache
-// or be far apart, and a system moves threads from the one to the other. Where that was long ago, a second function
-// says so little that teams are tried again.
+// Seconds that threads took to wait for each other, a round of a barrier, when a team gathered that measured it: cores
+// may share a cache or be far apart, and a system moves threads from the one to the other. Where that was long ago, a
+// second function says so little that teams are tried again.
 double barrier_seconds();
 double barrier_seconds_or_try();
 

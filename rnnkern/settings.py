@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def set_num_threads(n: int) -> None:
     """Set the number of threads that a call may use, process-wide.
 
-    It starts as ``OMP_NUM_THREADS``, or the processors that this process may use; in a forked child as 1. Results do
-    not depend on it.
+    It starts as ``OMP_NUM_THREADS``, or the processors that this process may use (its affinity, and the CPU quota of its
+    container, rounded up); in a forked child as 1. More threads than these processors are never used. Results do not
+    depend on it.
 
     Parameters
     ----------
@@ -65,6 +66,7 @@ def config() -> dict[str, Any]:
         "instruction sets that run here": [name for name, runs, selectable in isas if runs and selectable],
         "instruction set in use": _core.default_isa(),
         "threads": get_num_threads(),
+        "processors": _core.processors(),
         "OpenMP runtime": _core.openmp_runtime(),
     }
 
@@ -115,7 +117,7 @@ def explain(layer: Layer | FrozenLayer, T: int, B: int, lengths: Any = None) -> 
         (
             f"{layer!r}",
             f"T = {T}, B = {B}, {steps} steps in all, {layer._network.isa}, "
-            f"{plan['threads']} of {get_num_threads()} threads",
+            f"{plan['threads']} of {get_num_threads()} threads on {_core.processors()} processors",
             f"split: {split}",
             f"blocks of {plan['block_steps']} steps: the input product of a block is made at once",
             f"forward keeps {kept:,} bytes for backward",

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from rnnkern import _core
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+# More threads than there are processors are tested, too.
+_core.set_processors(max(8, _core.processors()))
 
 
 def pytest_addoption(parser):

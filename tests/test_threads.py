@@ -40,17 +40,17 @@ def layer_and_input(batch=8, hidden=128, steps=20, seed=0):
 @linux
 @pytest.mark.skipif(CORES < 2, reason="two processors")
 def test_teams_measure_what_a_barrier_costs():
-    """Now and then; that a thread has waited for a processor is not counted."""
+    """Now and then; two measurements that follow one another are hardly ever disturbed both."""
     layer, x = layer_and_input(batch=32, steps=100)  # long enough to wake a team for
     seen = set()
-    for threads in (2, 2 * CORES):
-        rnnkern.set_num_threads(threads)
-        for _ in range(20):
-            layer(x)
-            seen.add(_core.barrier_seconds())
-            time.sleep(0.01)
+    rnnkern.set_num_threads(2)
+    for _ in range(20):
+        layer(x)
+        seen.add(_core.barrier_seconds())
+        time.sleep(0.01)
     assert len(seen) > 1
-    assert all(0 < seconds < 1.001e-6 for seconds in seen)
+    assert all(seconds > 0 for seconds in seen)
+    assert min(seen) < 5e-6
 
 
 PRELUDE = """
@@ -129,6 +129,79 @@ def test_omp_num_threads_is_honoured(count):
 
 def test_without_omp_num_threads_it_is_the_cores():
     assert in_process("print(rnnkern.get_num_threads())") in {str(CORES), "1"}  # 1 without OpenMP
+
+
+# Processors
+
+V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = (
+    "31 23 0:27 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    "32 23 0:28 / /a rw - cgroup c rw,cpuset\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "files", "quota"),
+    [
+        (V2, "0::/\n", {}, float("inf")),
+        (V2, "0::/\n", {"": "max 100000"}, float("inf")),
+        (V2, "0::/\n", {"": "150000 100000"}, 1.5),
+        (V2, "0::/a/b\n", {"/a/b": "400000 100000", "/a": "200000 100000"}, 2),  # the one around it has less
+        (V2, "0::/a/b\n", {"/a/b": "50000 100000", "/a": "max 100000"}, 0.5),
+        (V2, "0::/../a\n", {"": "300000 100000"}, 3),  # outside of what can be seen
+        (V2, "0::/gone\n", {"/a": "300000 100000"}, float("inf")),
+        (V2, "", {"": "200000 100000"}, 2),
+        (V2, "0::/\n", {"": "nonsense"}, float("inf")),
+        (V1.format(root="/"), "4:cpu,cpuacct:/a\n3:cpuset:/\n", {"/a": (250000, 100000)}, 2.5),
+        (V1.format(root="/"), "4:cpu,cpuacct:/a\n", {"/a": (-1, 100000)}, float("inf")),
+        (V1.format(root="/docker/x"), "4:cpuacct,cpu:/docker/x\n", {"": (100000, 50000)}, 2),
+        (V1.format(root="/docker/x"), "4:cpuacct,cpu:/docker/x/y\n", {"/y": (100000, 100000)}, 1),
+        (V1.format(root="/") + V2, "4:cpu:/a\n0::/b\n", {"/a": (400000, 100000), "/b": "100000 100000"}, 1),
+        ("", "", {}, float("inf")),
+    ],
+)
+def test_the_quota_of_the_control_groups(tmp_path, mounts, groups, files, quota):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_text("22 1 8:1 / / rw - ext4 /dev/sda rw\n" + mounts)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    for group, content in files.items():
+        base = "sys/fs/cgroup" if isinstance(content, str) else "sys/fs/cgroup/cpu,cpuacct"
+        folder = tmp_path / (base + group)
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            (folder / "cpu.max").write_text(content + "\n")
+        else:
+            (folder / "cpu.cfs_quota_us").write_text(f"{content[0]}\n")
+            (folder / "cpu.cfs_period_us").write_text(f"{content[1]}\n")
+    assert _core.cpu_quota(str(tmp_path)) == quota
+
+
+ACTIVE = """
+rnnkern.set_num_threads(1)
+expected, before = run(), len(os.listdir("/proc/self/task"))
+def started(threads):
+    rnnkern.set_num_threads(threads)
+    assert same(run(), expected)
+    assert rnnkern.get_num_threads() == threads
+    return len(os.listdir("/proc/self/task")) - before
+"""
+
+
+@linux
+@pytest.mark.parametrize("threads", [2, 8, 64])
+def test_there_are_never_more_threads_than_processors(threads):
+    code = """
+    import time
+    one = min(os.sched_getaffinity(0))
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {one})
+    time.sleep(0.05)
+    assert started(%d) == 0  # of which the affinity was set after the import
+    os.sched_setaffinity(0, allowed)
+    time.sleep(0.05)
+    assert started(%d) <= len(allowed) - 1
+    """
+    in_process(ACTIVE + textwrap.dedent(code) % (threads, threads))
 
 
 @pytest.mark.parametrize("batch", [1, 5, 32])
@@ -214,6 +287,41 @@ def test_eight_callers_take_no_longer_than_one_after_the_other(batch, hidden):
         together()
         ratios = [seconds(together) / seconds(lambda: [work(None) for _ in range(8)]) for _ in range(5)]
     assert sorted(ratios)[2] <= 1.5, ratios
+
+
+# No threads to be had
+
+LIMITS = {
+    "no more threads": """
+if os.getuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+""",
+    "no memory for another stack": "limit_memory(4 << 20)",
+    "memory for three stacks": "limit_memory((3 * 8 + 4) << 20)",
+}
+
+
+@linux
+@pytest.mark.parametrize("limit", sorted(LIMITS))
+def test_where_no_thread_can_be_had_fewer_compute(limit):
+    code = """
+    import resource
+    def limit_memory(more):
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + more, used + more))
+
+    rnnkern._core.set_processors(8)
+    for _ in range(3):
+        run()  # its memory is there
+    """
+    calls = """
+    for threads in (2, 8, 4, 8):
+        print(started(threads))
+    """
+    found = in_process(ACTIVE + textwrap.dedent(code) + LIMITS[limit] + textwrap.dedent(calls)).split()
+    assert len(found) == 4
+    assert all(int(count) <= (3 if "three" in limit else 0) for count in found)
 
 
 # Other teams in the process

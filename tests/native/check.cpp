@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "available.hpp"
 #include "cross_entropy.hpp"
 #include "dispatch.hpp"
 #include "driver.hpp"
@@ -262,6 +263,7 @@ int main(int argc, char** argv) {
   if (argc != 6) fail("usage: native_check ISA THREADS CALLERS CASES RESULTS");
   const KernelTable& table = *find_isa(argv[1]).table;
   const int threads = std::atoi(argv[2]);
+  set_processors(threads);
   std::ifstream cases(argv[4], std::ios::binary);
   const Bytes file((std::istreambuf_iterator<char>(cases)), {});
 
