@@ -9,7 +9,7 @@ check() { "$python" tests/native/check.py "$@"; }
 
 "$python" -m pip install --quiet --no-deps --upgrade --target build/asan-site . --config-settings=build-dir=build/asan \
   --config-settings=install.strip=false --config-settings=cmake.define.RNNKERN_SANITIZE=address,undefined \
-  --config-settings=cmake.define.RNNKERN_NATIVE_CHECK=ON
+  --config-settings=cmake.define.RNNKERN_NATIVE_CHECK=ON --config-settings=cmake.define.RNNKERN_TEST_ISAS=ON
 isas=$("$python" -c "from rnnkern import _core; print(*(name for name, can_run, _ in _core.isas() if can_run))")
 for isa in $isas; do
   check --threads 2 "$isa" build/asan/native_check
