@@ -64,7 +64,8 @@ def linear_cross_entropy(
     ``o = h @ weight.T + bias``, ``loss = -log softmax(o)[target]``, over the positions that count: those that `mask`
     chooses, less those whose target is `ignore_index`. The probabilities are never held whole: memory beyond arguments
     and results is a few MB and, with gradients, the logits of up to 256 positions and, of more than 4096 positions, the
-    size of the weight once more; it does not grow further with their number, but for 24 bytes each. Results are the same bits on any number of threads.
+    size of the weight once more; it does not grow further with their number, but for 24 bytes each. Results are the
+    same bits on any number of threads.
 
     Parameters
     ----------

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Optional
+from typing import TYPE_CHECKING, Any, Generic, Literal, Optional, TypeVar
 
 import numpy as np
 
 from .spec import Array
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # type checkers bring it
+    import typing_extensions  # type checkers bring it
 
-    DX = TypeVar("DX", covariant=True, default=Optional[Array])
-    DS = TypeVar("DS", covariant=True, default=Any)
+    DX = typing_extensions.TypeVar("DX", covariant=True, default=Optional[Array])
+    DS = typing_extensions.TypeVar("DS", covariant=True, default=Any)
 else:
-    from typing import TypeVar
-
     DX, DS = TypeVar("DX", covariant=True), TypeVar("DS", covariant=True)
 
 # Values of `wrt` by what they ask for, so that a type checker knows which gradients there are.

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def set_num_threads(n: int) -> None:
     """Set the number of threads that a call may use, process-wide.
 
-    It starts as ``OMP_NUM_THREADS``, or the processors that this process may use (its affinity, and the CPU quota of its
-    container, rounded up); in a forked child as 1. More threads than these processors are never used. Results do not
-    depend on it.
+    It starts as ``OMP_NUM_THREADS``, or the processors that this process may use (its affinity, and the CPU quota of
+    its container, rounded up); in a forked child as 1. More threads than these processors are never used. Results do
+    not depend on it.
 
     Parameters
     ----------

@@ -13,12 +13,10 @@ State = Array | tuple[Array, Array]
 """h, or (h, c) for an LSTM; each of shape (L*D, B, size), or (L*D, size) where the input is not batched."""
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # type checkers bring it; its defaults let users write a plain `Layer`
+    import typing_extensions  # type checkers bring it; its defaults let users write a plain `Layer`
 
-    S = TypeVar("S", bound=State, default=Any)
+    S = typing_extensions.TypeVar("S", bound=State, default=Any)
 else:
-    from typing import TypeVar
-
     S = TypeVar("S")
 """A class's own kind of state: an array, or (h, c) for an LSTM."""
 Family = Literal["rnn", "lstm", "gru_reset_after", "gru_reset_before", "jordan"]
