@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
+import threading
 
 import pytest
 
@@ -340,6 +342,27 @@ def test_what_a_frozen_layer_would_drop(kind, how):
             freeze(module)
 
 
+def test_a_frozen_layer_is_one_while_weights_change():
+    module, x, done = stock("LSTM", 16, 64), normal(2, 1, 16), threading.Event()
+
+    def write():
+        for i in itertools.cycle(range(100)):
+            for weight in module.parameters():
+                weight.data.fill_(i / 1000)
+            if done.is_set():
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(100):
+            frozen = freeze(module)
+            assert_same_bits(pickle.loads(pickle.dumps(frozen))(x), frozen(x))
+    finally:
+        done.set()
+        writer.join()
+
+
 def test_what_changes_no_result():
     """Hooks of backward, and those of the process, which a frozen layer calls too; a method put back in its place."""
     module, x = stock("LSTM"), normal(T, B, I)
@@ -385,6 +408,26 @@ def test_attributes(kind):
         frozen.weight = nn.Parameter(torch.zeros(1))
     assert freeze(module)._get_name() + "(" in repr(frozen)
     assert frozen.matches(module)
+
+
+@every
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_and_traced_by_fx(kind):
+    """TorchScript gets PyTorch's module; in fx's graph a frozen layer is a leaf, as PyTorch's are."""
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = freeze(stock(kind))
+
+        def forward(self, x):
+            return self.rnn(x)
+
+    model, x = Around(), given(kind)
+    assert_near(leaves(torch.jit.script(model)(x)), leaves(model(x)))
+    graph = torch.fx.symbolic_trace(model)
+    assert_same_bits(graph(x), model(x))
+    assert "call_module" in [node.op for node in graph.graph.nodes]
 
 
 def test_functional_call():

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from . import operators
-from .layers import Layer, Outputs
+from .layers import Layer, Outputs, leaf_of_a_trace
 from .network import Call, Refused, kernels_may_run
 from .snapshot import snapshot, weight_names
+from .swap import restored
 
 _NO_PARAMETERS = "a frozen layer has no Parameters: change the layer it was made of and freeze that again"
 
@@ -68,14 +70,20 @@ class FrozenLayer(nn.Module):
                 return self._snapshot.forward_kernels(input, hx, self._run)
             except Refused:
                 pass
+        if isinstance(input, fx.Proxy):
+            return leaf_of_a_trace(self, input, hx)
         return self._snapshot.forward(input, hx)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script compiles instead: PyTorch's module, with Parameters of its own."""
+        return restored(copy.deepcopy(self._snapshot))
 
     def _run(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
         y, hn, cn, _ = call.run(self._panels, x, h0, c0)
         return y, hn, cn
 
     def _forward_compiled(self, input: Any, hx: Any) -> Any:
-        if self._description is None:  # a cell: PyTorch's operations
+        if self._description is None:  # a cell, of PyTorch's operations
             return self._snapshot.forward(input, hx)
         found = operators.forward(self, input, hx)
         return self._uncompiled(input, hx) if found is None else found

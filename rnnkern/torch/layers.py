@@ -49,6 +49,12 @@ def _permuted(state: Optional[Tensor], order: Optional[Tensor]) -> Optional[Tens
     return state if state is None or order is None else state.index_select(1, order)
 
 
+def leaf_of_a_trace(module: Any, input: fx.Proxy, hx: Any) -> fx.Proxy:
+    """A module's call in a symbolic trace, of which PyTorch's own modules are leaves."""
+    name = input.tracer.path_of_module(module)
+    return input.tracer.create_proxy("call_module", name, (input,) if hx is None else (input, hx), {})
+
+
 class Recurrent:
     """What the accelerated layers and cells share. It stands before PyTorch's class among the bases."""
 
@@ -61,9 +67,8 @@ class Recurrent:
                 return self.forward_kernels(input, hx, self._forward_live)
             except Refused:
                 pass
-        if isinstance(input, fx.Proxy):  # PyTorch's own modules are leaves of a symbolic trace
-            name = input.tracer.path_of_module(self)
-            return input.tracer.create_proxy("call_module", name, (input,) if hx is None else (input, hx), {})
+        if isinstance(input, fx.Proxy):
+            return leaf_of_a_trace(self, input, hx)
         return self.forward_elsewhere(input, hx)
 
     def forward_kernels(self, input: Any, hx: Any, start: Start) -> Any:
