@@ -106,7 +106,7 @@ def test_factory_keywords(name, dtype):
 @every
 def test_repr(name):
     for module, *_ in samples(name):
-        assert repr(module) == repr(twin(module))
+        assert repr(module) == "rnnkern.torch." + repr(twin(module))
 
 
 @every
