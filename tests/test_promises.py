@@ -405,6 +405,29 @@ def test_an_odd_sequence_spoils_no_other(cell, dtype, odd):
         assert_same_bits(array[:, others], clean[name][:, others], name)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_there_is_one_nan(cell, dtype, isa):
+    """Of NaN with and without a sign, and of differences of infinities, a sum makes the same one."""
+    case = Case(cell, steps=5, batch=33, input_size=40, hidden_size=36)
+    layer = case.layer(dtype, _isa=isa)
+    inputs = make_inputs(case, layer)
+    odd, random = np.array([np.nan, -np.nan, np.inf, -np.inf], dtype), np.random.default_rng(0)
+    for array in (inputs.x, inputs.dy):
+        array[-1, :, ::7] = random.choice(odd, array[-1, :, ::7].shape)
+    results = []
+    for threads in (1, 2, 3):
+        with rnnkern.num_threads(threads):
+            results.append(forward_backward(layer, inputs))
+    for result in results[1:]:
+        assert_all_same_bits(result, results[0])
+    sums = {name: array[np.isnan(array)] for name, array in results[0].items() if "weight" in name or "bias" in name}
+    assert any(array.size for array in sums.values())
+    for name, array in sums.items():
+        assert_same_bits(array, np.full_like(array, np.nan), name)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_nan_in_is_nan_out(cell):
     case = Case(cell, steps=4, batch=2)
