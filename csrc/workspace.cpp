@@ -62,6 +62,7 @@ Workspace::Workspace(std::size_t bytes) : block_(std::move(kept)) {
 }
 
 Workspace::~Workspace() {
+  allow(block_.data(), block_.size());
   if (block_.data() && block_.size() <= kKeep) kept = std::move(block_);
 }
 

@@ -5,7 +5,30 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define RNNKERN_RED_ZONES 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define RNNKERN_RED_ZONES 1
+#endif
+#endif
+#ifdef RNNKERN_RED_ZONES
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace rnnkern {
+
+// Under AddressSanitizer a piece of work space is followed by memory that nobody may touch: what reads or writes beyond
+// its piece is found although the block goes on.
+#ifdef RNNKERN_RED_ZONES
+constexpr std::size_t kRedZone = 64;
+inline void forbid(const char* memory, std::size_t bytes) { __asan_poison_memory_region(memory, bytes); }
+inline void allow(const char* memory, std::size_t bytes) { __asan_unpoison_memory_region(memory, bytes); }
+#else
+constexpr std::size_t kRedZone = 0;
+inline void forbid(const char*, std::size_t) {}
+inline void allow(const char*, std::size_t) {}
+#endif
 
 // Hands out pieces of one block. With no block it only measures: lay everything out once to learn `needed`, allocate,
 // and lay it out again. What is needed one after the other shares its place: take, rewind, take.
@@ -15,10 +38,12 @@ class Arena {
 
   template <class T>
   T* take(int64_t count) {
-    const std::size_t at = used_;
-    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    const std::size_t at = used_, bytes = (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    used_ += bytes + kRedZone;
     needed_ = std::max(needed_, used_);
-    return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
+    if (!base_) return nullptr;
+    allow(base_ + at, bytes);
+    return reinterpret_cast<T*>(base_ + at);
   }
   // Without the rounding to cache lines: pieces of one type, one right after the other.
   template <class T>
@@ -76,6 +101,7 @@ Workspace lay_out(Layout&& layout) {
   Arena measure;
   layout(measure);
   Workspace workspace(measure.needed());
+  forbid(workspace.data(), measure.needed());
   Arena arena(workspace.data());
   layout(arena);
   return workspace;
