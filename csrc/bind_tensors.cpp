@@ -173,8 +173,8 @@ struct TensorCall {
   py::handle x, h0, c0, lengths, masks;
 };
 
-// The results of the forward pass, the gradients by them, and whether those by x, h0, c0 and each of the weights are
-// wanted.
+// The results of the forward pass (y: where the tape has it not), the gradients by them, and whether those by x, h0, c0
+// and each of the weights are wanted.
 struct TensorGradients {
   py::handle y, tape, dy, dhn, dcn;
   const std::vector<bool>& wanted;
@@ -187,7 +187,7 @@ class TensorNetworkBase {
   virtual std::shared_ptr<TensorPanels> pack(int threads, py::handle weights) const = 0;
   virtual py::object run(int threads, const TensorCall& call, bool keep) const = 0;
   virtual py::object backward(int threads, const TensorCall& call, const TensorGradients& gradients) const = 0;
-  virtual std::pair<int64_t, int64_t> tape_size(bool masked) const = 0;
+  virtual std::pair<int64_t, int64_t> tape_size(bool masked, bool outputs) const = 0;
 };
 
 template <class T>
@@ -243,7 +243,8 @@ class TensorNetwork : public TensorNetworkBase {
     Call call;
     TensorView tape;
     BackwardCall<T> back{};
-    if (!read_weights(tensors.weights, false, weights) || !read_call(tensors, call) || gradients.y.is_none() ||
+    if (!read_weights(tensors.weights, false, weights) || !read_call(tensors, call) ||
+        gradients.y.is_none() != tape_has_outputs(call.forward) ||
         !read_sequence(gradients.y, call, width(), call.forward.y) || !read_tape(gradients.tape, call, tape) ||
         !read_sequence(gradients.dy, call, width(), back.dy) ||
         !read_state(gradients.dhn, call, spec_.output_size(), back.dhn) ||
@@ -272,8 +273,8 @@ class TensorNetwork : public TensorNetworkBase {
     return found;
   }
 
-  std::pair<int64_t, int64_t> tape_size(bool masked) const override {
-    const TapeSize size = rnnkern::tape_size<T>(spec_, table_, masked);
+  std::pair<int64_t, int64_t> tape_size(bool masked, bool outputs) const override {
+    const TapeSize size = rnnkern::tape_size<T>(spec_, table_, masked, outputs);
     return {size.per_step, size.per_padded_step};
   }
 
@@ -469,7 +470,8 @@ class TensorNetwork : public TensorNetworkBase {
   }
 
   int64_t tape_numel(const Call& call) const {
-    const TapeSize size = rnnkern::tape_size<T>(spec_, table_, call.forward.masks != nullptr);
+    const TapeSize size =
+        rnnkern::tape_size<T>(spec_, table_, call.forward.masks != nullptr, tape_has_outputs(call.forward));
     const int64_t padded = call.forward.steps * call.forward.batch;
     int64_t total = padded;
     if (call.forward.lengths) {
@@ -560,7 +562,7 @@ void bind_tensors(py::module_& module) {
           },
           "threads"_a, "weights"_a, "layout"_a, "x"_a, "h0"_a, "c0"_a, "lengths"_a, "masks"_a, "y"_a, "tape"_a, "dy"_a,
           "dhn"_a, "dcn"_a, "wanted"_a, "dense"_a)
-      .def("tape_size", &TensorNetworkBase::tape_size, "masked"_a);
+      .def("tape_size", &TensorNetworkBase::tape_size, "masked"_a, "outputs"_a);
   module.def("unpack_rows", &copy_rows<true>, "reader"_a, "packed"_a, "padded"_a, "batch_sizes"_a);
   module.def("pack_rows", &copy_rows<false>, "reader"_a, "packed"_a, "padded"_a, "batch_sizes"_a);
 }

@@ -62,7 +62,8 @@ Tape<T> make_tape(const Spec& spec, const KernelTable& table, const ForwardCall<
                   char* memory) {
   Batch batch(call.steps, call.batch, call.lengths);
   const int64_t steps = block_steps(problem_of<T>(spec, table, batch, recompute));
-  return Tape<T>(spec, table, call, std::move(batch), recompute, steps, !call.return_sequence, memory);
+  const bool keep_last = !call.return_sequence || (memory && tape_has_outputs(call));
+  return Tape<T>(spec, table, call, std::move(batch), recompute, steps, keep_last, memory);
 }
 
 template <class T>

@@ -99,12 +99,18 @@ template <class T>
 void forward(const Spec&, const KernelTable&, const Weights<const T>* weights, const ForwardCall<T>&, char* tape,
              int threads);
 
+// Whether such a tape has the last layer's outputs, so that y may be changed: not with padding.
+template <class T>
+bool tape_has_outputs(const ForwardCall<T>& call) {
+  return !call.lengths;
+}
+
 // Elements of such a tape: so many for every step of every sequence, and for every step and sequence with the padding.
 struct TapeSize {
   int64_t per_step, per_padded_step;
 };
 template <class T>
-TapeSize tape_size(const Spec&, const KernelTable&, bool masked);
+TapeSize tape_size(const Spec&, const KernelTable&, bool masked, bool outputs);
 
 // Bytes that a tape keeps beyond x and y.
 template <class T>

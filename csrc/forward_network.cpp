@@ -116,7 +116,10 @@ class ForwardNetwork {
         all.wait(team, thread);
       }
     }
-    finish_output(thread, team);
+    if (tape_ && tape_->outputs.back().data && call_.return_sequence)
+      copy_output(thread, team);
+    else
+      finish_output(thread, team);
   }
 
   // What the layer writes, and what the next one reads: the same, or the same times its mask, which needs a place of
@@ -133,6 +136,19 @@ class ForwardNetwork {
         const T* mask = call_.masks[l] + (t * call_.batch + b) * width();
         for (int64_t i = 0; i < width(); ++i) to.data[at + i] = from.data[at + i] * mask[i];
       }
+  }
+
+  // The tape's, without lengths.
+  void copy_output(int thread, int team) const {
+    const Sequence<T>& from = tape_->outputs.back();
+    const Sequence<T>& to = call_.y;
+    const bool together = to.stride_b == width();
+    const int64_t count = together ? call_.batch * width() : width();
+    const Range own = share(call_.steps, team, thread);
+    for (int64_t t = own.first; t < own.last; ++t)
+      for (int64_t b = 0; b < (together ? 1 : call_.batch); ++b)
+        std::copy_n(from.data + t * from.stride_t + b * from.stride_b, count,
+                    to.data + t * to.stride_t + b * to.stride_b);
   }
 
   // Zeros after each sequence's end; or, where no sequence is wanted, its last output.

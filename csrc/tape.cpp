@@ -38,16 +38,16 @@ Tape<T>::Tape(const Spec& spec, const KernelTable& table, const ForwardCall<T>& 
 }
 
 template <class T>
-TapeSize tape_size(const Spec& spec, const KernelTable& table, bool masked) {
+TapeSize tape_size(const Spec& spec, const KernelTable& table, bool masked, bool outputs) {
   const CellInfo& info = Shape<T>(spec, table, 0).info();
   const int64_t parts = spec.num_layers * spec.num_directions, inner = (masked ? 2 : 1) * (spec.num_layers - 1);
   return {parts * spec.hidden_size * (info.saved + (info.cell_state ? 1 : 0)),
-          inner * spec.num_directions * spec.output_size()};
+          (inner + (outputs ? 1 : 0)) * spec.num_directions * spec.output_size()};
 }
 
 template class Tape<float>;
 template class Tape<double>;
-template TapeSize tape_size<float>(const Spec&, const KernelTable&, bool);
-template TapeSize tape_size<double>(const Spec&, const KernelTable&, bool);
+template TapeSize tape_size<float>(const Spec&, const KernelTable&, bool, bool);
+template TapeSize tape_size<double>(const Spec&, const KernelTable&, bool, bool);
 
 }  // namespace rnnkern

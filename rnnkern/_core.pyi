@@ -160,10 +160,11 @@ class TensorNetwork:
     ) -> Optional[list[Any]]:
         """Return the gradients by x, h0, c0 and each of the weights, None where they are not wanted.
 
+        y: with lengths only; else the tape has it.
         dx is C-contiguous if dense, else its steps and sequences are in memory in the order of those of x.
         """
 
-    def tape_size(self, masked: bool) -> tuple[int, int]:
+    def tape_size(self, masked: bool, outputs: bool) -> tuple[int, int]:
         """Elements for each step of each sequence, and for each step and sequence with the padding."""
 
 def unpack_rows(reader: TensorReader, packed: Any, padded: Any, batch_sizes: Array) -> bool:

@@ -419,7 +419,7 @@ def test_opcheck_backward(case, layout):
     given = torch.randn_like(y), torch.randn_like(hn), torch.randn_like(cn) if c0 is not None else None
     for wanted in (True, False):
         flags = [wanted, True, c0 is not None and wanted, *[True] * len(weights)]
-        arguments = (x, h0, c0, weights, masks, y, tape, *given, network, flags)
+        arguments = (x, h0, c0, weights, masks, tape, *given, network, flags)
         torch.library.opcheck(torch.ops.rnnkern.recurrence_backward.default, arguments)
 
 
@@ -455,11 +455,11 @@ def test_wrong_operands(_, arguments):
         torch.ops.rnnkern.recurrence(*arguments)
 
 
-@pytest.mark.parametrize("wrong", ["y", "tape", "dy", "dhn", "dcn"])
+@pytest.mark.parametrize("wrong", ["tape", "dy", "dhn", "dcn"])
 def test_wrong_operands_of_backward(wrong):
     x, h0, c0, weights, masks, network, _ = operands("LSTM", {}, requires_grad=False)
     y, hn, cn, tape = torch.ops.rnnkern.recurrence(x, h0, c0, weights, masks, network, True)
-    given = {"y": y, "tape": tape, "dy": y, "dhn": hn, "dcn": cn}
+    given = {"tape": tape, "dy": y, "dhn": hn, "dcn": cn}
     given[wrong] = given[wrong][:0]
     wanted = [True] * (3 + len(weights))
     with pytest.raises(RuntimeError, match="expected"):

@@ -198,7 +198,7 @@ class Layer(Recurrent):
     def _forward_live(self, call: Call, x: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> Outputs:
         if not self.training or self.dropout == 0:
             return recurrence(call, self.weights_now(), x, h0, c0)
-        if not x.is_cpu:
+        if not x.is_cpu or x.layout is not torch.strided:
             raise Refused
         random = torch.get_rng_state()
         try:

@@ -38,15 +38,16 @@ _is_autocast_enabled = torch.is_autocast_enabled
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
-def kernels_may_run() -> bool:
-    """Whether nothing is switched on for which every operation must be PyTorch's own."""
+def no_transform_or_mode() -> bool:
+    """Whether nothing is switched on that must see every operation."""
     return (
-        _interpreter() is None
-        and _tracing_state() is None
-        and _dispatch_modes() == 0
-        and forward_ad._current_level < 0
-        and not _is_autocast_enabled("cpu")
+        _interpreter() is None and _tracing_state() is None and _dispatch_modes() == 0 and forward_ad._current_level < 0
     )
+
+
+def kernels_may_run() -> bool:
+    """Whether nothing is switched on for which every operation of a forward pass must be PyTorch's own."""
+    return no_transform_or_mode() and not _is_autocast_enabled("cpu")
 
 
 class Refused(Exception):
@@ -105,9 +106,30 @@ class Network:
         self.unbatched = Call(self, Layout.UNBATCHED)
         self.one_step = Call(self, Layout.ONE_STEP)
 
+    @lru_cache(maxsize=4096)  # noqa: B019 - networks are kept by a cache, too
+    def saved_by_stock(self, wanted: tuple[bool, ...], one_step: bool) -> tuple[bool, tuple[bool, ...]]:
+        """Whether PyTorch's own layer saves x, and which of the weights: those that gradients depend on.
+
+        Parameters
+        ----------
+        wanted : whether there are gradients by x, h0, c0 and each of the weights
+        one_step : whether T is 1
+        """
+        x, h0, _, *weights = wanted
+        names = list(self.spec.weight_shapes())
+        first = ("weight_ih_l0", "weight_ih_l0_reverse")
+        state = h0 or not one_step or self.spec.family == "gru_reset_before"
+
+        def needed(name: str) -> bool:
+            if name.startswith("weight_hh"):
+                return state
+            return x if name in first else not name.startswith("bias")
+
+        return any(want for name, want in zip(names, weights) if name in first), tuple(map(needed, names))
+
     def tape_numel(self, steps: int, masked: bool) -> int:
-        """Elements of a tape for so many steps of all sequences together, without padding."""
-        return sum(self.kernels.tape_size(masked)) * steps
+        """Elements of a tape for so many steps of all sequences together, where none is padded."""
+        return sum(self.kernels.tape_size(masked, True)) * steps
 
 
 @lru_cache(maxsize=1024)
@@ -175,6 +197,25 @@ class Call:
         if self.layout is Layout.BATCH_FIRST:
             return x.shape[1], x.shape[0]
         return (x.shape[0], 1) if self.layout is Layout.UNBATCHED else tuple(x.shape[:2])
+
+    def is_one_step(self, x: Tensor) -> bool:
+        if self.batch_sizes is not None:
+            return len(self.batch_sizes) == 1
+        return self.layout is Layout.ONE_STEP or x.shape[self.layout is Layout.BATCH_FIRST] == 1
+
+    def reorders(self, x: Tensor) -> bool:
+        """Whether PyTorch's own layer copies x, to have one step after the other.
+
+        Raises
+        ------
+        Refused
+            If it is not an array.
+        """
+        if self.layout is Layout.ONE_STEP:
+            return False
+        if x.layout is not torch.strided:
+            raise Refused
+        return not (x.transpose(0, 1) if self.layout is Layout.BATCH_FIRST else x).is_contiguous()
 
     # Padding
 
@@ -291,7 +332,7 @@ class Call:
         h0: Optional[Tensor],
         c0: Optional[Tensor],
         masks: Sequence[Tensor],
-        y: Tensor,
+        y: Optional[Tensor],
         tape: Tensor,
         outputs: Sequence[Optional[Tensor]],
         wanted: Sequence[bool],
@@ -299,7 +340,8 @@ class Call:
     ) -> list[Optional[Tensor]]:
         """The gradients by x, h0, c0 and each of the weights, None where they are not wanted, from those by y, hn, cn.
 
-        That of x has its axes in x's order in memory, or is dense.
+        That of x has its axes in x's order in memory, or is dense. y: of a packed sequence, as it was; of others the
+        tape has it.
 
         Raises
         ------
@@ -309,7 +351,7 @@ class Call:
         backward: Any = self.network.kernels.backward
         dy, dhn, dcn = outputs
         if self.batch_sizes is not None:
-            x, y, dy = self.padded(x), self.padded(y), None if dy is None else self.padded(dy)
+            x, y, dy = (None if rows is None else self.padded(rows) for rows in (x, y, dy))
         threads = torch.get_num_threads()
         given: Sequence[Optional[Tensor]] = (y, tape, dy, dhn, dcn)
         found: Optional[list[Optional[Tensor]]]

@@ -31,17 +31,25 @@ def described(network: str, dtype: torch.dtype) -> Network:
     return network_of(options, input_size, hidden_size, num_layers, bool(bias), bool(bidirectional), proj_size, dtype)
 
 
-@torch.library.custom_op("rnnkern::recurrence", mutates_args=())
+# AOTInductor gives None for an empty list.
+_SCHEMA = (
+    "(Tensor x, Tensor? h0, Tensor? c0, Tensor[] weights, Tensor[]? masks, str network, bool keep)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.custom_op("rnnkern::recurrence", mutates_args=(), schema=_SCHEMA)
 def recurrence(
     x: Tensor,
     h0: Optional[Tensor],
     c0: Optional[Tensor],
     weights: Sequence[Tensor],
-    masks: Sequence[Tensor],
+    masks: Optional[Sequence[Tensor]],
     network: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, hn, cn, tape of x (T, B, I); the last two without elements where there is none."""
+    masks = masks or ()
     try:
         y, hn, cn, tape = _call(x, network).run(weights, x, h0, c0, masks, keep)
     except Refused as error:
@@ -56,14 +64,14 @@ def _(
     h0: Optional[Tensor],
     c0: Optional[Tensor],
     weights: Sequence[Tensor],
-    masks: Sequence[Tensor],
+    masks: Optional[Sequence[Tensor]],
     network: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     made = _call(x, network).network
     steps, batch, _ = x.shape
     cn = x.new_empty((made.parts, batch, made.hidden_size) if made.has_cell_state else 0)
-    tape = x.new_empty(made.tape_numel(steps * batch, len(masks) > 0) if keep else 0)
+    tape = x.new_empty(made.tape_numel(steps * batch, bool(masks)) if keep else 0)
     return x.new_empty((steps, batch, made.width)), x.new_empty((made.parts, batch, made.output_size)), cn, tape
 
 
@@ -74,7 +82,6 @@ def recurrence_backward(
     c0: Optional[Tensor],
     weights: Sequence[Tensor],
     masks: Sequence[Tensor],
-    y: Tensor,
     tape: Tensor,
     dy: Optional[Tensor],
     dhn: Optional[Tensor],
@@ -83,11 +90,10 @@ def recurrence_backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients of x, h0, c0 and each of the weights, without elements where they are not wanted."""
-    y = y.contiguous()
     try:
-        found = _call(x, network).backward(weights, x, h0, c0, masks, y, tape, (dy, dhn, dcn), wanted, dense=True)
+        found = _call(x, network).backward(weights, x, h0, c0, masks, None, tape, (dy, dhn, dcn), wanted, dense=True)
     except Refused as error:
-        raise _wrong(network, x, h0, c0, *weights, *masks, y, tape, dy, dhn, dcn) from error
+        raise _wrong(network, x, h0, c0, *weights, *masks, tape, dy, dhn, dcn) from error
     return [x.new_empty(0) if gradient is None else gradient for gradient in found]
 
 
@@ -98,7 +104,6 @@ def _(
     c0: Optional[Tensor],
     weights: Sequence[Tensor],
     masks: Sequence[Tensor],
-    y: Tensor,
     tape: Tensor,
     dy: Optional[Tensor],
     dhn: Optional[Tensor],
@@ -116,22 +121,22 @@ def _(
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
     x, h0, c0, weights, masks, ctx.network, _ = inputs
-    y, _, _, tape = output
-    ctx.counts = len(weights), len(masks)
-    ctx.save_for_backward(x, h0, c0, y, tape, *weights, *masks)
+    *_, tape = output
+    ctx.weights, ctx.masks = len(weights), None if masks is None else [None] * len(masks)
+    ctx.save_for_backward(x, h0, c0, tape, *weights, *(masks or ()))
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, dy: Any, dhn: Any, dcn: Any, _: Any) -> Any:
-    x, h0, c0, y, tape, *rest = ctx.saved_tensors
-    weights, masks = rest[: ctx.counts[0]], rest[ctx.counts[0] :]
+    x, h0, c0, tape, *rest = ctx.saved_tensors
+    weights, masks = rest[: ctx.weights], rest[ctx.weights :]
     if dcn is not None and dcn.numel() == 0:  # of a network without cell states
         dcn = None
     tensors = (x, h0, c0, *weights)
     wanted = [tensor is not None and tensor.requires_grad for tensor in tensors]
-    gradients = recurrence_backward(x, h0, c0, weights, masks, y, tape, dy, dhn, dcn, ctx.network, wanted)
+    gradients = recurrence_backward(x, h0, c0, weights, masks, tape, dy, dhn, dcn, ctx.network, wanted)
     dx, dh0, dc0, *dweights = (gradient if want else None for gradient, want in zip(gradients, wanted))
-    return dx, dh0, dc0, dweights, [None] * len(masks), None, None
+    return dx, dh0, dc0, dweights, ctx.masks, None, None
 
 
 recurrence.register_autograd(_backward, setup_context=_setup_context)
@@ -175,12 +180,10 @@ def forward(layer: Layer | FrozenLayer, input: Any, hx: Any) -> Any:
                 return None
         h0, c0 = members if cell_state else (members[0], None)
     width = (2 if layer.bidirectional else 1) * (layer.proj_size or layer.hidden_size)
-    masks = layer.dropout_masks(x, (x.shape[0], x.shape[1], width))
+    masks = layer.dropout_masks(x, (x.shape[0], x.shape[1], width)) or None
     tensors = [x, *weights, *(member for member in (h0, c0) if member is not None)]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     y, hn, cn, _ = torch.ops.rnnkern.recurrence(x, h0, c0, weights, masks, layer.description(), keep)
-    if keep:
-        y = y.clone()  # may be changed in place: backward has the other one
     if input.dim() == 2:
         y, hn, cn = y.squeeze(1), hn.squeeze(1), cn.squeeze(1) if cell_state else cn
     elif layer.batch_first:
