@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,12 @@ def test_python_ends_while_daemon_threads_compute(name):
     """
     steps, count = (3000, 1) if name == "torch" else (500, 2)
     in_process(setup(name, steps) + textwrap.dedent(code).format(count=count))
+
+
+def test_the_gil_is_released_in_one_way():
+    """pybind11's ends the process where Python ends the thread."""
+    sources = Path(__file__).parents[1].glob("csrc/*.cpp")
+    assert not [path.name for path in sources if "gil_scoped_release" in path.read_text()]
 
 
 SUBINTERPRETER = """

@@ -191,7 +191,8 @@ RNNKERN_INLINE Vector<T> operator*(Vector<T> gradient, const Slope<T>& slope) {
 }
 template <class T>
 RNNKERN_INLINE Vector<T> multiply_add(Vector<T> gradient, const Slope<T>& slope, Vector<T> sum) {
-  return slope.held ? sum : multiply_add(gradient, slope.factor, sum);
+  const Vector<T> more = multiply_add(gradient, slope.factor, sum);  // its own type on NEON
+  return slope.held ? sum : more;
 }
 
 // The derivative of f at x, where y = activate(f, x).
