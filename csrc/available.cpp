@@ -81,8 +81,7 @@ int64_t coarse_now() {
 
 // A count that is asked for again when it is older than `kAge` nanoseconds.
 template <int64_t kAge, class Ask>
-int remembered(std::atomic<int>& count, std::atomic<int64_t>& asked, Ask ask) {
-  const int64_t time = coarse_now();
+int remembered(int64_t time, std::atomic<int>& count, std::atomic<int64_t>& asked, Ask ask) {
   if (count.load(std::memory_order_relaxed) == 0 || time - asked.load(std::memory_order_relaxed) > kAge) {
     asked.store(time, std::memory_order_relaxed);
     count.store(ask(), std::memory_order_relaxed);
@@ -129,8 +128,9 @@ double cpu_quota(const std::string& root) {
 
 int processors() {
   if (const int count = forced.load(std::memory_order_relaxed)) return count;
-  const int by_time = remembered<5'000'000'000>(quota, quota_asked, rounded_quota);
-  const int by_affinity = remembered<10'000'000>(allowed, allowed_asked, runnable_on);
+  const int64_t time = coarse_now();
+  const int by_time = remembered<5'000'000'000>(time, quota, quota_asked, rounded_quota);
+  const int by_affinity = remembered<10'000'000>(time, allowed, allowed_asked, runnable_on);
   return std::max(1, std::min(by_time, by_affinity));
 }
 
