@@ -59,14 +59,14 @@ struct BoundCall {
   std::vector<py::array_t<T>> masks;
   std::vector<const T*> mask_data;
   py::array_t<T> y, hn, cn;
-  Place y_place;
+  Place y_place;  // of one that was given
   ForwardCall<T> call{};
 
   // That the user's memory is still where it was.
   void confirm() const {
     rnnkern::confirm("x", x.holder, x.place);
     state.confirm("state");
-    rnnkern::confirm("out", y, y_place);
+    if (y_place.data) rnnkern::confirm("out", y, y_place);
   }
   py::tuple results(bool cell_state) const {
     if (cell_state) return py::make_tuple(y, py::make_tuple(hn, cn));
@@ -335,7 +335,6 @@ class Network : public NetworkBase {
       bound.y = sequence_array(bound.x, width());
     else
       bound.y = bound.x.unbatched ? new_array<T>({width()}) : new_array<T>({bound.x.batch, width()});
-    bound.y_place = Place(bound.y);
     make_states(bound);
     fill_call(bound, return_sequence, width());
     return bound;
@@ -363,8 +362,8 @@ class Network : public NetworkBase {
           py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
       if ((given.flags() & needed) != needed) throw py::value_error("out: expected a contiguous, writable array");
       bound.y = py::reinterpret_borrow<py::array_t<T>>(out);
+      bound.y_place = Place(bound.y);
     }
-    bound.y_place = Place(bound.y);
     make_states(bound);
     fill_call(bound, false, width);
     return bound;

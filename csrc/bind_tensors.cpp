@@ -198,7 +198,7 @@ class TensorNetwork : public TensorNetworkBase {
 
   std::shared_ptr<TensorPanels> pack(int threads, py::handle tensors) const override {
     WeightTensors<const T> weights;
-    if (!read_weights(tensors, false, weights)) return nullptr;
+    if (!read_weights(tensors, false, weights) || !in_place(weights)) return nullptr;
     auto panels = std::make_shared<PackedPanels<T>>();
     without_gil([&] { panels->packed = rnnkern::pack<T>(spec_, table_, weights.parts.data(), threads); });
     return panels;
@@ -229,6 +229,9 @@ class TensorNetwork : public TensorNetworkBase {
       tape = new_tensor(x, tape_numel(call));
       if (!read_tape(tape, call, kept)) return py::none();
     }
+    if (!in_place(tensors, call) || (!packed && !in_place(weights)) || !in_place(y, forward.y.data) ||
+        !in_place(hn, forward.hn) || !in_place(cn, forward.cn) || !in_place(tape, kept.data))
+      return py::none();
     without_gil([&] {
       if (keep)
         rnnkern::forward<T>(spec_, table_, weights.parts.data(), forward, kept.data, threads);
@@ -265,6 +268,12 @@ class TensorNetwork : public TensorNetworkBase {
       return py::none();
     const bool wants_weights = std::find(wanted.begin() + kFirstWeight, wanted.end(), true) != wanted.end();
     back.dweights = wants_weights ? dweights.parts.data() : nullptr;
+    if (!in_place(tensors, call) || !in_place(weights) || !in_place(dweights) ||
+        !in_place(gradients.y, call.forward.y.data) || !in_place(gradients.tape, tape.data) ||
+        !in_place(gradients.dy, back.dy.data) || !in_place(gradients.dhn, back.dhn) ||
+        !in_place(gradients.dcn, back.dcn) || !in_place(dx, back.dx.data) || !in_place(dh0, back.dh0) ||
+        !in_place(dc0, back.dc0))
+      return py::none();
     without_gil([&] { rnnkern::backward<T>(spec_, table_, weights.parts.data(), tape.data, back, threads); });
     py::list found;
     for (const py::object& gradient : {dx, dh0, dc0}) found.append(gradient);
@@ -291,6 +300,7 @@ class TensorNetwork : public TensorNetworkBase {
     Layout layout;
     TensorView x;
     std::vector<const T*> masks;
+    py::tuple held_masks;  // the list may change while the GIL is released
     ForwardCall<T> forward{};
   };
 
@@ -369,7 +379,7 @@ class TensorNetwork : public TensorNetworkBase {
 
   bool read_masks(py::handle given, Call& call) const {
     if (!is_list_or_tuple(given)) return false;
-    const py::tuple masks = py::tuple(py::reinterpret_borrow<py::object>(given));
+    const py::tuple masks = call.held_masks = py::tuple(py::reinterpret_borrow<py::object>(given));
     if (masks.empty()) return true;
     for (const py::handle tensor : masks) {
       TensorView mask;
@@ -481,6 +491,31 @@ class TensorNetwork : public TensorNetworkBase {
     return size.per_step * total + size.per_padded_step * padded;
   }
 
+  // Methods of tensors are called on the way (is_neg, new_empty), which may run code of the user's own: PyTorch's modes
+  // replace them, and finalizers of garbage may run in them. So this is asked last: are the elements where they were?
+  bool in_place(py::handle tensor, const void* data) const {
+    TensorView view;
+    return tensor.is_none() || (reader_.read(tensor, view) && view.data == data);
+  }
+  bool in_place(const TensorCall& tensors, const Call& call) const {
+    if (!in_place(tensors.x, call.x.data) || !in_place(tensors.h0, call.forward.h0) ||
+        !in_place(tensors.c0, call.forward.c0))
+      return false;
+    for (std::size_t i = 0; i < call.masks.size(); ++i)
+      if (!in_place(call.held_masks[i], call.masks[i])) return false;
+    return true;
+  }
+  template <class U>
+  bool in_place(const WeightTensors<U>& weights) const {
+    for (std::size_t part = 0; part < weights.parts.size(); ++part) {
+      const Weights<U>& w = weights.parts[part];
+      std::size_t next = weights.held.size() / weights.parts.size() * part;
+      for (const U* data : {w.ih, w.hh, w.bias_ih, w.bias_hh, w.hr, w.peephole})
+        if (data && !in_place(weights.held[next++], data)) return false;
+    }
+    return true;
+  }
+
   bool read_tape(py::handle tensor, const Call& call, TensorView& tape) const {
     return read(tensor, tape) && tape.ndim == 1 && tape.contiguous() && tape.shape[0] >= tape_numel(call);
   }
@@ -506,8 +541,9 @@ template <bool to_padded>
 bool copy_rows(const TensorReader& reader, py::handle packed, py::handle padded,
                const py::array_t<int64_t>& batch_sizes) {
   TensorView rows, sequence;
-  if (!reader.read(packed, rows) || !reader.read(padded, sequence)) return false;
-  if (!reader.is_plain(to_padded ? packed : padded)) return false;
+  // Read again after a method was called, which may have run code of the user's own.
+  const auto read = [&] { return reader.read(packed, rows) && reader.read(padded, sequence); };
+  if (!read() || !reader.is_plain(to_padded ? packed : padded) || !read()) return false;
   const int64_t *first = batch_sizes.data(), *last = first + batch_sizes.size();
   const int64_t total = std::accumulate(first, last, int64_t{0});
   if (!rows.contiguous() || !sequence.contiguous() || rows.itemsize != sequence.itemsize || rows.ndim != 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -375,3 +377,46 @@ def test_dynamic_quantization():
     assert type(quantized[0]) is rnnkern.torch.LSTM
     quantized = torch.ao.quantization.quantize_dynamic(rnnkern.torch.restore(model), {nn.LSTM})
     assert "quantized" in type(quantized[0]).__module__
+
+
+MODE = """
+import torch, rnnkern.torch
+from torch.overrides import TorchFunctionMode
+from torch.nn.utils.rnn import pack_padded_sequence
+
+class Mover(TorchFunctionMode):
+    def __init__(self, victim, method, count):
+        super().__init__()
+        self.victim, self.method, self.count = victim, method, count
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if getattr(function, "__name__", "") == self.method:
+            self.count -= 1
+            if self.count == 0:
+                victim = result if self.victim is None else self.victim
+                with torch.no_grad():
+                    victim.set_(torch.empty(0).untyped_storage(), 0, (0,), (1,))
+        return result
+
+for method in ("is_neg", "new_empty"):
+    for count in (1, 2, 5):
+        for train in (False, True):
+            for name in ("x", "h", "result"):  # with such weights PyTorch itself crashes
+                lstm = rnnkern.torch.LSTM(64, 64)
+                x, h = torch.ones(500, 64, 64), torch.ones(1, 64, 64)
+                victim = {"x": x, "h": h, "result": None}[name]
+                if victim is None and method == "is_neg":
+                    continue
+                try:
+                    with torch.set_grad_enabled(train), Mover(victim, method, count):
+                        lstm(x, (h, h))
+                except (RuntimeError, ValueError):
+                    pass
+print("alive")
+"""
+
+
+def test_a_mode_that_takes_memory_away_in_the_middle_of_a_call():
+    """The kernels refuse; what PyTorch's own path then does with such tensors is its own."""
+    done = subprocess.run([sys.executable, "-c", MODE], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "alive", done.stderr
