@@ -11,6 +11,7 @@ import math
 import pickle
 import runpy
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -1061,9 +1062,14 @@ def test_the_thread_count_is_of_a_context():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_explain_obeys_the_thread_count(threads):
-    with rnnkern.num_threads(threads):
-        text = rnnkern.explain(make("LSTM", 256, 256), 50, 64)
-    assert f"{threads} of {threads} threads" in text
+    expected = f"{threads} of {threads} threads"
+    for _ in range(50):  # a team that was disturbed when it measured its barrier is tried again after a second
+        with rnnkern.num_threads(threads):
+            text = rnnkern.explain(make("LSTM", 256, 256), 50, 64)
+        if expected in text:
+            break
+        time.sleep(0.1)
+    assert expected in text
     assert ("one thread does it all" in text) == (threads == 1)
 
 
