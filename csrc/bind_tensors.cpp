@@ -526,8 +526,8 @@ class TensorNetwork : public TensorNetworkBase {
   const TensorReader reader_;
 };
 
-std::shared_ptr<TensorNetworkBase> make_network(const py::object& spec, const TensorReader& reader,
-                                                const std::optional<std::string>& isa) {
+std::shared_ptr<TensorNetworkBase> make_tensor_network(const py::object& spec, const TensorReader& reader,
+                                                       const std::optional<std::string>& isa) {
   const Isa& chosen = isa ? find_isa(*isa) : default_isa();
   const bool bias = spec.attr("bias").cast<bool>();
   if (py::dtype::from_args(spec.attr("dtype")).itemsize() == 4)
@@ -579,7 +579,7 @@ void bind_tensors(py::module_& module) {
   py::class_<TensorPanels, std::shared_ptr<TensorPanels>>(module, "TensorPanels");
   using Object = py::handle;
   py::class_<TensorNetworkBase, std::shared_ptr<TensorNetworkBase>>(module, "TensorNetwork")
-      .def(py::init(&make_network), "spec"_a, "reader"_a, "isa"_a = py::none())
+      .def(py::init(&make_tensor_network), "spec"_a, "reader"_a, "isa"_a = py::none())
       .def("pack", &TensorNetworkBase::pack, "threads"_a, "weights"_a)
       .def(
           "run",
