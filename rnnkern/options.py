@@ -146,7 +146,7 @@ def check_dtype(value: Any) -> np.dtype[Any]:
         raise TypeError(f"{expected}, got None")
     try:
         dtype: np.dtype[Any] = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, RecursionError):
         raise TypeError(f"{expected}, got {describe(value)}") from None
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise TypeError(f"{expected}, got {dtype}")

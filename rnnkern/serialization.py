@@ -93,7 +93,7 @@ def understand(described: str) -> tuple[type[Any], dict[str, Any], str]:
     number, version = content.get("format", 0), content.get("version", "")
     if type(number) is not int or number < 0 or not isinstance(version, str):
         raise ValueError("has broken metadata: expected a number as its format and a text as its version")
-    writer = f"was written by rnnkern {shorten(version, 40)}"
+    writer = f"was written by rnnkern {shorten(version or '(of no version)', 40)}"
     reader = f"this is rnnkern {__version__}"
     if number > FORMAT:
         newer = f"{writer} in format {shorten(number, 40)}"

@@ -97,6 +97,9 @@ def check_weight(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Arr
         array = np.asarray(value)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{name}: expected shape {shape}: {error}") from None
+    except (TypeError, RuntimeError) as error:  # what no array can be made of, as a tensor that requires grad
+        got = type(value).__name__
+        raise TypeError(f"{name}: expected real numbers of shape {shape}, got {got}: {error}") from None
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected real numbers of shape {shape}, got {array.dtype}")
     if array.shape != shape:

@@ -558,6 +558,7 @@ WRONG_OPTIONS = [
     ("RNN", {"activations": (("Affine", 1.0, -1e300),)}, ValueError),
     ("RNN", {"activations": (("Elu", np.longdouble("1e4000")),)}, ValueError),
     ("RNN", {"activations": NESTED}, TypeError),
+    ("RNN", {"dtype": NESTED}, TypeError),
     ("LSTM", {"_isa": "sse9"}, ValueError),
 ]
 

@@ -437,6 +437,8 @@ def test_files_of_another_version(tmp_path):
     here = rnnkern.__version__
     save_file(ARRAYS, path, metadata(format=2, version="7.5", layers=[]))
     refused(path, f"written by rnnkern 7.5 in format 2; this is rnnkern {here}, which reads formats up to 1: upgrade")
+    save_file(ARRAYS, path, metadata(format=2))
+    refused(path, r"written by rnnkern \(of no version\) in format 2; ")
     for newer in (
         metadata(format=1, version="7.5", **{"class": "Transformer"}),
         metadata(format=1, version="7.5", arguments=ARGUMENTS | {"zoneout": 0.5}),

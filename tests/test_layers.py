@@ -382,6 +382,23 @@ def test_load_state_dict_casts():
     layer.load_state_dict({name: weight.tolist() for name, weight in other.state_dict().items()})
 
 
+class NoArray:
+    """As a tensor of PyTorch that requires grad."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
+def test_weights_that_no_array_can_be_made_of():
+    layer = rnnkern.GRU(3, 4)
+    before = layer.state_dict()
+    with pytest.raises(TypeError, match=r"^bias_hh_l0: expected real numbers .* got NoArray: Can't call"):
+        layer.load_state_dict({**before, "weight_ih_l0": before["weight_ih_l0"] + 1, "bias_hh_l0": NoArray()})
+    with pytest.raises(TypeError, match=r"^bias_hh_l0: expected real numbers .* got NoArray"):
+        layer.weights["bias_hh_l0"] = NoArray()
+    assert all(np.array_equal(array, before[name]) for name, array in layer.state_dict().items())
+
+
 def test_load_state_dict_tells_everything_and_changes_nothing():
     layer = make("LSTM")
     before = layer.state_dict()

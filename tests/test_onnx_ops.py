@@ -386,6 +386,12 @@ def test_wrong_kinds(name, value):
     refused(TypeError, f"{name}: expected ", everything() | {name: value})
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_mask_is_not_lost(name):
+    right = everything()
+    refused(TypeError, f"{name}: expected .*[mM]asked", right | {name: np.ma.masked_array(right[name], mask=True)})
+
+
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "sequence_lens"])
 @pytest.mark.parametrize("dtype", [np.complex64, np.int32, np.float64, np.float16, np.longdouble, "S4", "U4", bool])
 def test_wrong_types(name, dtype):

@@ -61,6 +61,8 @@ def check_tensors(kind: Kind, tensors: Mapping[str, Any]) -> dict[str, Array]:
             raise ValueError(f"{name}: {kind} has no such input")
         if not isinstance(tensor, (np.ndarray, np.generic)):
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        if isinstance(tensor, np.ma.MaskedArray):
+            raise TypeError(f"{name}: expected a tensor, got a masked array; its filled(0) has no mask")
         if tensor.dtype not in FLOATS and tensor.dtype.newbyteorder("=") not in FLOATS:
             raise TypeError(f"{name}: expected one of {', '.join(sorted(map(str, FLOATS)))}, got {tensor.dtype}")
         if tensor.ndim != DIMENSIONS[name]:

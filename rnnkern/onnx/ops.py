@@ -126,8 +126,9 @@ def check_lengths(sequence_lens: Any, steps: int, batch: int) -> Optional[Array]
     """The lengths as they are, if they are `batch` integers in 0..`steps`; None for none."""
     if sequence_lens is None:
         return None
-    if not isinstance(sequence_lens, (np.ndarray, np.generic)) or sequence_lens.dtype.kind not in "iu":
-        got = getattr(sequence_lens, "dtype", type(sequence_lens).__name__)
+    is_tensor = isinstance(sequence_lens, (np.ndarray, np.generic)) and not isinstance(sequence_lens, np.ma.MaskedArray)
+    if not is_tensor or sequence_lens.dtype.kind not in "iu":
+        got = sequence_lens.dtype if is_tensor else type(sequence_lens).__name__
         raise TypeError(f"sequence_lens: expected a tensor of integers, got {got}")
     lengths = np.asarray(sequence_lens)
     check_shape("sequence_lens", lengths, (batch,))

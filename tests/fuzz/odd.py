@@ -119,6 +119,8 @@ def odd_copy(random: np.random.Generator, like: np.ndarray) -> Any:
         return np.ma.masked_array(like, random.random(like.shape) < 0.5)
     if kind == 6:
         return np.asmatrix(like) if like.ndim == 2 else like[None]
+    if kind in (7, 8) and like.dtype.kind not in "fiub":
+        return like
     if kind == 7:
         spoilt = like.astype("f8")
         spoilt[random.random(like.shape) < 0.2] = [np.nan, np.inf, -np.inf][random.integers(3)]
