@@ -202,6 +202,15 @@ def test_sigmoid_does_not_overflow(dtype):
     assert_close(values[2], np.exp(-80.0))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_slope_of_elu_does_not_cancel(dtype):
+    """Where the value is already -alpha: it is small, not zero, so an infinite gradient stays infinite."""
+    x = np.array([-20, -40, -80], dtype)
+    slopes = activate_backward(np.ones_like(x), x, ("Elu", 0.5, 0.0))
+    np.testing.assert_allclose(slopes, 0.5 * np.exp(x.astype(np.float64)), rtol=1e-6)
+    assert (activate_backward(np.full_like(x, np.inf), x, ("Elu", 0.5, 0.0)) == np.inf).all()
+
+
 def test_clip_bounds_pre_activations():
     spec = make_spec("rnn", activations=("Identity",), clip=1.5, input_size=1, hidden_size=1)
     one = {name: np.ones(shape) for name, shape in spec.weight_shapes().items()} | {"bias_ih_l0": -np.ones(1)}

@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, Function] = {
     "Affine": Function(lambda x, a, b: a * x + b, lambda dy, x, y, a, b: dy * a),
     "Elu": Function(
         lambda x, a, b: np.where(x < 0, a * np.expm1(np.minimum(x, 0)), x),
-        lambda dy, x, y, a, b: np.where(x <= 0, dy * (y + a), dy),
+        lambda dy, x, y, a, b: np.where(x <= 0, dy * (a * np.exp(np.minimum(x, 0))), dy),
     ),
     "HardSigmoid": Function(
         lambda x, a, b: np.clip(a * x + b, 0, 1),
