@@ -254,6 +254,21 @@ def test_export_of_frozen_layers(strict):
         assert not any("gru" in str(node.target) for node in program.graph.nodes)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refilled_input_with_the_batch_first(kind):
+    """Backward has a copy of x, as eager calls have."""
+    layer = rnnkern.torch.accelerate(getattr(nn, kind)(4, 6, batch_first=True))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    found = []
+    for refilled in (False, True):
+        x = torch.ones(3, 5, 4)
+        y = compiled(x)[0]
+        if refilled:
+            x.numpy().fill(7)
+        found.append(torch.autograd.grad(y.sum(), layer.weight_ih_l0)[0])
+    assert torch.equal(*found)
+
+
 def test_a_model_around_it():
     class Model(nn.Module):
         def __init__(self, rnn):

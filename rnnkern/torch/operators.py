@@ -183,6 +183,8 @@ def forward(layer: Layer | FrozenLayer, input: Any, hx: Any) -> Any:
     masks = layer.dropout_masks(x, (x.shape[0], x.shape[1], width)) or None
     tensors = [x, *weights, *(member for member in (h0, c0) if member is not None)]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if keep:
+        x = x.contiguous()  # backward reads it: a copy where PyTorch's own layer makes one
     y, hn, cn, _ = torch.ops.rnnkern.recurrence(x, h0, c0, weights, masks, layer.description(), keep)
     if input.dim() == 2:
         y, hn, cn = y.squeeze(1), hn.squeeze(1), cn.squeeze(1) if cell_state else cn
