@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -169,6 +170,18 @@ def excesses(actual, expected, case: Case) -> dict[str, float]:
 def assert_all_close(actual, expected, case: Case):
     for name, worst in excesses(actual, expected, case).items():
         assert_allowed(worst, name)
+
+
+def explained(expected: str, *arguments) -> str:
+    """What `rnnkern.explain` says: with the words that are expected, or still without them after some seconds.
+
+    What a team measured of its barrier while it was disturbed is forgotten after a second.
+    """
+    for _ in range(50):
+        if expected in (text := rnnkern.explain(*arguments)):
+            break
+        time.sleep(0.1)
+    return text
 
 
 def finite_maximum(array) -> float:

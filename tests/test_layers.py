@@ -11,7 +11,6 @@ import math
 import pickle
 import runpy
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 
 import rnnkern
-from harness import CELLS, Case, assert_same_bits, make_inputs
+from harness import CELLS, Case, assert_same_bits, explained, make_inputs
 
 KINDS = ["RNN", "LSTM", "GRU"]
 BACKENDS = ["native", "reference"]
@@ -1080,12 +1079,8 @@ def test_the_thread_count_is_of_a_context():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_explain_obeys_the_thread_count(threads):
     expected = f"{threads} of {threads} threads"
-    for _ in range(50):  # a team that was disturbed when it measured its barrier is tried again after a second
-        with rnnkern.num_threads(threads):
-            text = rnnkern.explain(make("LSTM", 256, 256), 50, 64)
-        if expected in text:
-            break
-        time.sleep(0.1)
+    with rnnkern.num_threads(threads):
+        text = explained(expected, make("LSTM", 256, 256), 50, 64)
     assert expected in text
     assert ("one thread does it all" in text) == (threads == 1)
 
