@@ -248,7 +248,6 @@ def test_shown():
     text = repr(rnnkern.torch.LSTM(I, H, peephole=True, clip=0.5))
     assert "peephole=True" in text
     assert "clip=0.5" in text
-    assert "reset_before" in repr(rnnkern.torch.GRU(I, H, reset_after=False))
 
 
 WRONG = [
@@ -333,3 +332,16 @@ def test_the_derived_gate_is_ignored(in_torch):
     for gradient in gradients:
         assert gradient.isfinite().all()
         assert not gradient[:H].any()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GRU(3, 4, reset_after=False)",
+        "RNN(3, 4, nonlinearity='linear')",
+        "LSTM(3, 4, bidirectional=True, clip=3.0, peephole=True)",
+        "LSTM(3, 4, activations=(('HardSigmoid', 0.2, 0.5), 'Relu', ('Elu', 1.0)))",
+    ],
+)
+def test_repr_is_what_one_types(text):
+    assert repr(eval(f"rnnkern.torch.{text}")) == f"rnnkern.torch.{text}"

@@ -163,6 +163,21 @@ def test_a_replaced_forward(kind):
     assert "stock_path" in report.left["0"]
 
 
+@every
+def test_a_class_whose_forward_was_replaced(kind, monkeypatch):
+    """Where somebody replaced what all modules of a class of PyTorch's compute, they are left alone."""
+    module = stock(kind)
+    monkeypatch.setattr(getattr(torch.nn, kind), "forward", stock_path)
+    assert rnnkern.torch.accelerate(module) is module
+    report = rnnkern.torch.report(module)
+    assert report.swapped == {}
+    assert "its forward was replaced, by stock_path" in report.left[""]
+    with pytest.raises(ValueError, match="forward was replaced, by stock_path"):
+        rnnkern.torch.freeze(module)
+    monkeypatch.undo()
+    assert list(rnnkern.torch.report(rnnkern.torch.accelerate(module)).swapped) == [""]
+
+
 class Counted(rnnkern.torch.LSTM):
     """Computes what ours does."""
 

@@ -18,7 +18,7 @@ def _is_made_by_a_tool(kind: type) -> bool:
     return kind.__module__.startswith(_TOOLS) and issubclass(kind.__bases__[-1], RECURRENT)
 
 
-def kind_of(module: Any) -> type:
+def kind_of(module: Any) -> type[Any]:
     """The class of a module without what PyTorch's tools made of it."""
     kind = type(module)
     while _is_made_by_a_tool(kind):
@@ -37,13 +37,26 @@ def with_kind(kind: type, to: Mapping[type, type]) -> Optional[type]:
     return None if new is None else type(kind.__name__, (*tools, new), dict(kind.__dict__))
 
 
-def replaced_method(module: nn.Module) -> str:
-    """The method that a call of this one module goes through instead of its class's; empty: none."""
+_FORWARDS = {kind: kind.forward for kind in (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)}
+"""What PyTorch's classes compute."""
+
+
+def has_own_forward(kind: type[nn.Module]) -> bool:
+    """Whether a class computes what it did before anybody replaced the `forward` of PyTorch's."""
+    return kind.forward is _FORWARDS.get(kind, kind.forward)
+
+
+def replaced_method(module: nn.Module) -> Optional[tuple[str, object]]:
+    """The method that a call of a module goes through instead of the one of its class, by name; None: none.
+
+    For this one module, or for all of one of PyTorch's classes.
+    """
     for name in ("_call_impl", "forward"):
         own = MethodType(getattr(type(module), name), module)
-        if vars(module).get(name, own) != own:
-            return name
-    return ""
+        if (found := vars(module).get(name, own)) != own:
+            return name, found
+    kind = kind_of(module)
+    return None if has_own_forward(kind) else ("forward", kind.forward)
 
 
 def name_of(function: object) -> str:

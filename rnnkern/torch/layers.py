@@ -247,14 +247,30 @@ class Layer(Recurrent):
 
     def extra_repr(self) -> str:
         shown: str = super().extra_repr()  # type: ignore[misc]
-        if self._own_options is not None:
-            own, default = self._own_options, STOCK[self.mode]
-            shown += "".join(
-                f", {name}={getattr(own, name)!r}"
-                for name in ("family", "activations", "clip", "peephole", "coupled")
-                if getattr(own, name) != getattr(default, name)
-            )
-        return shown
+        own, default = self._own_options, STOCK[self.mode]
+        if own is None:
+            return shown
+        if own.family == "gru_reset_before":
+            shown += ", reset_after=False"
+        if own.activations == ("Identity",):
+            shown += ", nonlinearity='linear'"
+        elif own.activations != default.activations:
+            shown += f", activations={_as_given(own.activations)!r}"
+        return shown + "".join(
+            f", {name}={getattr(own, name)!r}"
+            for name in ("clip", "peephole", "coupled")
+            if getattr(own, name) != getattr(default, name)
+        )
+
+
+def _as_given(activations: Any) -> tuple[Any, ...]:
+    """As the argument is: names, each with its parameters if it has any, one direction after the other."""
+    counts = {name: len(defaults) for name, defaults in options.ACTIVATIONS.items()}
+    return tuple(
+        (name, *parameters[: counts[name]]) if counts.get(name) else name
+        for direction in activations
+        for name, *parameters in direction
+    )
 
 
 def _activations(value: Any, family: Any, bidirectional: bool) -> Any:

@@ -72,8 +72,9 @@ def _why_left(module: nn.Module) -> str:
         return f"{full_name}: quantized, PyTorch's own path"
     if not isinstance(module, (*RECURRENT, FrozenLayer)):
         return ""
-    if method := replaced_method(module):
-        return f"{full_name}: its {method} was replaced, by {name_of(vars(module)[method])}, which decides what runs"
+    if replaced := replaced_method(module):
+        method, by = replaced
+        return f"{full_name}: its {method} was replaced, by {name_of(by)}, which decides what runs"
     if kind in SWAPS:
         return f"torch.nn.{kind.__name__}: not accelerated"
     if isinstance(module, Recurrent) and type(module).forward is Recurrent.forward:

@@ -55,10 +55,10 @@ def weight_names(module: Any) -> tuple[str, ...]:
 
 
 def _check_call(module: nn.Module) -> None:
-    if method := replaced_method(module):
+    if replaced := replaced_method(module):
+        method, by = replaced
         raise ValueError(
-            f"module: expected one that its class computes, got one whose {method} was replaced, by "
-            f"{name_of(vars(module)[method])}"
+            f"module: expected one that its class computes, got one whose {method} was replaced, by {name_of(by)}"
         )
     for what, hooks in (("pre-hook", module._forward_pre_hooks), ("hook", module._forward_hooks)):
         for hook in hooks.values():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import layers
-from .kinds import with_kind
+from .kinds import has_own_forward, kind_of, with_kind
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -111,7 +111,7 @@ def _has_own_options(module: nn.Module) -> bool:
 def _swap(module: nn.Module, to: dict[type[nn.Module], type[nn.Module]]) -> bool:
     """Give a module the class that takes its class's place; False: there is none."""
     new = with_kind(type(module), to)
-    if new is None:
+    if new is None or not has_own_forward(kind_of(module)):
         return False
     module.__class__ = new
     return True
