@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-COUNTS = {"arguments": 2000, "ways": 60, "tensors": 400, "memory": 60, "kills": 6}
+COUNTS = {"arguments": 1000, "ways": 40, "tensors": 400, "memory": 60, "kills": 6}
 NEEDED = {"tensors": "torch"}
 
 
